@@ -1,0 +1,66 @@
+# esa_notebooks: `make run` sets up everything and runs the study; `make test` runs the tests. `make` alone shows help.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+TORCH ?= requirements/torch.txt
+BIN := .venv/bin
+READY := .venv/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+# One line per target: the text after ## is its help.
+.PHONY: help run run-full test test-full lab docs hooks lock clean clean-all
+
+help: ## show this help
+	@echo "esa_notebooks: every number in a report can be followed to data, code and parameters."
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+run: $(READY) ## set up what is missing, execute the study's notebooks, write reports/index.html
+	@$(BIN)/esa-notebooks run
+
+run-full: run ## the study with its long campaigns (none yet: the same as run)
+
+test: $(READY) ## lesson cells of the notebooks, then the tests
+	@$(BIN)/nbdev-test nbs --skip_folder_re '^(pipeline|tutorials)$$' --n-workers 2
+	@$(BIN)/python -m pytest tests
+
+test-full: $(READY) ## all tests, the slow ones too
+	@$(BIN)/nbdev-test nbs --skip_folder_re '^(pipeline|tutorials)$$' --n-workers 2
+	@$(BIN)/python -m pytest tests -m "slow or not slow"
+
+lab: $(READY) ## open JupyterLab with the project's kernel
+	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=. nbs/pipeline/explore.ipynb
+
+docs: $(READY) ## render every library notebook as a page in _docs/
+	@$(BIN)/esa-notebooks docs
+
+hooks: $(READY) ## install nbdev's git hooks and notebook merge driver
+	@$(BIN)/nbdev-install-hooks
+
+lock: $(READY) ## resolve the newest compatible versions into requirements/lock.txt
+	@UV_DEFAULT_INDEX="$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true)"; \
+	 [ -z "$$UV_DEFAULT_INDEX" ] || export UV_DEFAULT_INDEX; [ -n "$$UV_DEFAULT_INDEX" ] || unset UV_DEFAULT_INDEX; \
+	 $(BIN)/uv pip compile --quiet --upgrade pyproject.toml requirements/torch-needs.in --extra dev \
+	  --override requirements/overrides.txt --generate-hashes --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" --output-file requirements/lock.txt
+
+clean: ## remove what runs made: reports, interim and processed data, caches
+	@rm -rf reports/runs reports/index.html reports/not-obtained.json data/interim data/processed _docs _proc .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+clean-all: clean ## and the environment and the obtained data
+	@chmod -R u+w data/raw 2>/dev/null || true; rm -rf .venv data/raw mlflow.db mlruns
+
+# The environment is made when it is missing or a lock changed. It is built aside and becomes ready last, so that an
+# interrupted set-up is never taken for a finished one.
+$(READY): requirements/lock.txt $(TORCH) pyproject.toml
+	@[ "$$(uname -s)-$$(uname -m)" = "Linux-x86_64" ] || { echo "esa_notebooks needs Linux on x86-64; this is $$(uname -s) on $$(uname -m)." >&2; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed, and there is no $(PYTHON) here." >&2; \
+	  echo "Install it (Debian 12: apt-get install python3.11-venv; conda: conda env create -f environment.yml), or name one: make run PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) --version); Python 3.11 is needed. Name one: make run PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "Setting up .venv from the lock (about 2 GB, a few minutes) …" >&2
+	@rm -f $(READY); [ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@$(PIP) --no-deps --require-hashes -r requirements/lock.txt
+	@$(PIP) -r $(TORCH)
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip --disable-pip-version-check check >&2
+	@touch $@
