@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 TORCH ?= requirements/torch.txt
 BIN := .venv/bin
 READY := .venv/.ready
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 
 # One line per target: the text after ## is its help.
 .PHONY: help run run-full test test-full lab docs hooks lock clean clean-all
@@ -28,13 +28,17 @@ test-full: $(READY) ## all tests, the slow ones too
 	@$(BIN)/python -m pytest tests -m "slow or not slow"
 
 lab: $(READY) ## open JupyterLab with the project's kernel
-	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=. nbs/pipeline/explore.ipynb
+	@JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=. nbs/pipeline/prepare.ipynb
 
 docs: $(READY) ## render every library notebook as a page in _docs/
 	@$(BIN)/esa-notebooks docs
 
-hooks: $(READY) ## install nbdev's git hooks and notebook merge driver
+hooks: $(READY) ## install the git hooks and nbdev's merge and diff drivers for notebooks
 	@$(BIN)/nbdev-install-hooks
+	@git config --local merge.jupyternotebook.driver "$(CURDIR)/$(BIN)/nbdev-merge %O %A %B %P"
+	@git config --local diff.jupyternotebook.command "$(CURDIR)/$(BIN)/nbdev-diff-driver"
+	@printf '#!/bin/sh\nexec "$(CURDIR)/$(BIN)/esa-notebooks" tidy --check\n' > "$$(git rev-parse --git-path hooks)/pre-commit"
+	@chmod +x "$$(git rev-parse --git-path hooks)/pre-commit"
 
 lock: $(READY) ## resolve the newest compatible versions into requirements/lock.txt
 	@UV_DEFAULT_INDEX="$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true)"; \
@@ -59,8 +63,11 @@ $(READY): requirements/lock.txt $(TORCH) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) --version); Python 3.11 is needed. Name one: make run PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "Setting up .venv from the lock (about 2 GB, a few minutes) …" >&2
 	@rm -f $(READY); [ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@echo "  1/3 the locked packages, each checked by its hash" >&2
 	@$(PIP) --no-deps --require-hashes -r requirements/lock.txt
+	@echo "  2/3 torch, from $(TORCH)" >&2
 	@$(PIP) -r $(TORCH)
+	@echo "  3/3 this project" >&2
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip --disable-pip-version-check check >&2
 	@touch $@

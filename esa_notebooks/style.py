@@ -21,8 +21,8 @@ LIGHT = {"paper": PAPER, "ink": INK, "muted": MUTED, "grid": GRID, "soft": "#f5f
 DARK = {"paper": "#14171b", "ink": "#e3e6e9", "muted": "#9fa9b3", "grid": "#333a42", "soft": "#1b1f24", "accent": "#85b7ec",
         "bad": "#f0935a", "tint": "#1c2937"}
 
-# %% ../nbs/style.ipynb #41954368
-FONT_SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", Arial, sans-serif'
+# %% ../nbs/style.ipynb #c19aaeab
+FONT_SANS = '-apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", Arial, system-ui, sans-serif'
 FONT_MONO = 'ui-monospace, "SF Mono", "Cascadia Mono", Menlo, "Liberation Mono", "DejaVu Sans Mono", monospace'
 
 

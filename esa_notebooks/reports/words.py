@@ -26,12 +26,12 @@ def decimals(value: float, ci: Any = None, digits: int | None = None) -> int:
         return 0
     return max(0, 2 - math.floor(math.log10(abs(value))))
 
-# %% ../../nbs/reports/words.ipynb #1508c1cc
+# %% ../../nbs/reports/words.ipynb #5385f7a3
 THIN, MINUS = "\u202f", "\u2212"
 
 
 def number(value: Any, places: int | None = None) -> str:
-    "`value` with grouped thousands and a real minus sign, to `places` decimals; words for what is not a number."
+    "`value` with thousands grouped from 10,000 and a real minus sign, to `places` decimals; words for what is not a number."
     if value is None:
         return "missing"
     if isinstance(value, bool):
@@ -43,7 +43,9 @@ def number(value: Any, places: int | None = None) -> str:
     places = decimals(value) if places is None else max(min(places, 12), -15)
     if isinstance(value, float) and value and not 1e-5 <= abs(value) < 1e12:
         return f"{value:.3g}".replace("-", MINUS)
-    text = f"{round(value, min(places, 0)) if places < 0 else value:,.{max(places, 0)}f}"
+    rounded = round(value, places) if places < 0 else value
+    text = f"{rounded:{',' if abs(rounded) >= 10_000 else ''}.{max(places, 0)}f}" if isinstance(rounded, float) or places > 0 \
+        else f"{rounded:{',' if abs(rounded) >= 10_000 else ''}d}"
     return (text.lstrip("-") if not text.strip("-0.,") else text).replace("-", MINUS)
 
 # %% ../../nbs/reports/words.ipynb #e988c126
