@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Progress', 'notebook_path', 'Session', 'load_ipython_extension']
 
-# %% ../nbs/lab.ipynb #5791ea0e
+# %% ../nbs/lab.ipynb #7343104d
 import os
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ from .runs.execution import CONDITIONS, outputs_of
 from .runs.parameters import ParameterError, bind, read_schema
 from .runs.record import (Sources, born, ingredients, inputs_of, key_of, new_run, now, of_kind, sha256,
                                        write_record)
-from .runs.redaction import secret
+from .runs.redaction import SecretError, secret
 from .settings import SettingsError, load
 
 # %% ../nbs/lab.ipynb #9063912e
@@ -52,7 +52,7 @@ class Progress:
         what = f"{self.done} of {total} code cells have run from the top" + (f"; {self.broken}" if self.broken else "") + "."
         return "cancelled", {"what": what, "where": "in JupyterLab", "do": "Save the notebook, restart the kernel, run all cells."}
 
-# %% ../nbs/lab.ipynb #2f6092e6
+# %% ../nbs/lab.ipynb #ac526866
 def notebook_path(shell: Any) -> Path | None:
     "The notebook this kernel serves, as JupyterLab or VS Code tell it; None when nobody does."
     told = os.environ.get("JPY_SESSION_NAME") or shell.user_ns.get("__vsc_ipynb_file__")
@@ -72,7 +72,7 @@ class Session:
         "IPython calls this after every cell. It must never disturb the work, so what goes wrong here is only said."
         try:
             self._note(outcome)
-        except (NotebookError, ParameterError, SettingsError, OSError) as e:
+        except (NotebookError, ParameterError, SettingsError, SecretError, RuntimeError, OSError) as e:
             print(f"No interactive record: {e}")
 
 # %% ../nbs/lab.ipynb #ad63179d
@@ -137,7 +137,7 @@ def _write(self: Session, notebook: dict, bound: dict, total: int) -> None:
         build_site(self.settings.path("paths.reports"))
         print(f"Interactive record: {self.run.relative_to(self.settings.root)}")
 
-# %% ../nbs/lab.ipynb #856e841b
+# %% ../nbs/lab.ipynb #a882391d
 def load_ipython_extension(shell: Any) -> None:
     "What `%load_ext esa_notebooks.lab` calls."
     if "ESA_RUN_ID" in os.environ:   # executed by the runner, which keeps the record
@@ -152,6 +152,6 @@ def load_ipython_extension(shell: Any) -> None:
     if path is None or not path.resolve().is_relative_to(root):
         print("No interactive record: Jupyter did not say which notebook of this project this is.")
         return
-    from esa_notebooks.data.sources import files_of
+    from esa_notebooks.study import sources   # brings the floors together; not needed where the runner keeps the record
     declare.forget()
-    shell.events.register("post_run_cell", Session(shell, path, files_of).after_cell)
+    shell.events.register("post_run_cell", Session(shell, path, sources).after_cell)

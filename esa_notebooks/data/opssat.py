@@ -13,11 +13,11 @@ import pandas as pd
 from .sources import SOURCES
 from .tables import Column, Meta, TableError
 
-# %% ../../nbs/data/opssat.ipynb #98730b20
+# %% ../../nbs/data/opssat.ipynb #bc858b03
 FEATURES = {
-    "duration": ("s", "Duration"), "len": ("samples", "Samples"), "mean": ("", "Mean"), "var": ("", "Variance"),
-    "std": ("", "Standard deviation"), "kurtosis": ("", "Kurtosis"), "skew": ("", "Skewness"),
-    "n_peaks": ("count", "Peaks"), "smooth10_n_peaks": ("count", "Peaks, smoothed over 10"),
+    "duration": ("s", "Duration"), "len": ("count", "Length in samples"), "mean": ("", "Mean"), "var": ("", "Variance"),
+    "std": ("", "Standard deviation"), "kurtosis": ("1", "Kurtosis"), "skew": ("1", "Skewness"),
+    "n_peaks": ("count", "Number of peaks"), "smooth10_n_peaks": ("count", "Peaks, smoothed over 10"),
     "smooth20_n_peaks": ("count", "Peaks, smoothed over 20"), "diff_peaks": ("count", "Peaks of 1st difference"),
     "diff2_peaks": ("count", "Peaks of 2nd difference"), "diff_var": ("", "Variance of 1st difference"),
     "diff2_var": ("", "Variance of 2nd difference"), "gaps_squared": ("s²", "Squared gaps"),

@@ -17,7 +17,7 @@ from matplotlib import dates, figure, patches, ticker
 from .. import style
 from .tables import Meta, event_table
 
-# %% ../../nbs/data/plots.ipynb #b532a438
+# %% ../../nbs/data/plots.ipynb #682aedcc
 ODD = style.PALETTE[1]   # anomalies; always together with another form
 QUIET = "#8ea6bd"        # nominal signals and bars
 
@@ -28,7 +28,7 @@ def _in_style(draw):
     def styled(*args, **kwargs):
         with matplotlib.rc_context():
             style.use()
-            matplotlib.rcParams.update({"font.size": 11.5, "axes.titlesize": 11.5, "axes.labelsize": 11, "axes.titlepad": 6,
+            matplotlib.rcParams.update({"font.size": 11.5, "axes.titlesize": 11.5, "axes.labelsize": 11, "axes.titlepad": 9,
                                         "xtick.labelsize": 11, "ytick.labelsize": 11, "legend.fontsize": 11})
             return draw(*args, **kwargs)
     return styled
@@ -56,7 +56,7 @@ def envelope(time: pd.Series, values: pd.Series, bins: int = 400) -> tuple[np.nd
     centre = first.tz_localize(None).to_datetime64() + (np.arange(bins) + 0.5) * width.to_timedelta64()
     return centre, grouped["min"].to_numpy(), grouped["max"].to_numpy()
 
-# %% ../../nbs/data/plots.ipynb #a6e86665
+# %% ../../nbs/data/plots.ipynb #1a4dabb4
 @_in_style
 def signals(df: pd.DataFrame, meta: Meta):
     "Every channel over the whole span, with its nominal limits and a mark above each anomaly that it takes part in."
@@ -66,13 +66,14 @@ def signals(df: pd.DataFrame, meta: Meta):
         column = meta[name]
         centre, low, high = envelope(df[meta.one("time")], df[name])
         ax.fill_between(centre, low, high, color=QUIET, lw=0.8, edgecolor=QUIET)
-        for limit in (column.low, column.high):
-            if limit is not None:
+        bottom, top = np.nanmin(low), np.nanmax(high)
+        for limit in (column.low, column.high):   # a limit far away would flatten the signal
+            if limit is not None and max(bottom - limit, limit - top) < top - bottom:
                 ax.axhline(limit, color=style.MUTED, lw=0.8, ls=(0, (5, 3)))
         ax.set_title(column.label)
         ax.margins(x=0.01, y=0.08)
         _mark(ax, events, name)
-    _dates(axes)
+    _dates(axes, df[meta.one("time")].iloc[-1] - df[meta.one("time")].iloc[0])
     return fig
 
 
@@ -81,17 +82,18 @@ def _mark(ax, events: pd.DataFrame, channel: str) -> None:
     if events.empty:
         return
     mine = events[[channel in c.split(", ") for c in events.channels]]
-    ax.plot(mine.start.dt.tz_localize(None), np.full(len(mine), 1.0), "v", color=ODD, ms=6, clip_on=False, zorder=5,
-            transform=ax.get_xaxis_transform())
+    marks, = ax.plot(mine.start.dt.tz_localize(None), np.full(len(mine), 1.0), "v", color=ODD, ms=6, clip_on=False, zorder=5,
+                     transform=ax.get_xaxis_transform())
+    marks.set_in_layout(False)   # they stand on the edge of the panel and must not push it
 
-# %% ../../nbs/data/plots.ipynb #5e95746a
-def _dates(axes) -> None:
-    "Short dates on the lowest panels; all panels share the axis."
-    locator = dates.AutoDateLocator(minticks=3, maxticks=5)
+# %% ../../nbs/data/plots.ipynb #e7111291
+def _dates(axes, span: pd.Timedelta) -> None:
+    "Few and short dates, as fine as the span asks for."
+    days = span / pd.Timedelta(1, unit="D")
+    form = "%H:%M" if days < 2.5 else "%-d %b" if days < 300 else "%b %Y"
     for ax in axes:
-        ax.xaxis.set_major_locator(locator)
-        ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, show_offset=False))
-        ax.xaxis.get_offset_text().set_visible(False)
+        ax.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=5))
+        ax.xaxis.set_major_formatter(dates.DateFormatter(form))
 
 # %% ../../nbs/data/plots.ipynb #04cc7cf0
 def examples(meta: Meta) -> pd.DataFrame:
@@ -112,7 +114,7 @@ def _close_up(df: pd.DataFrame, meta: Meta, event) -> tuple[str, np.ndarray, pd.
     name = event.channels.split(", ")[0]
     return name, minutes, part, (part[meta.one("event")] == event.id).to_numpy()
 
-# %% ../../nbs/data/plots.ipynb #6cd7ab7d
+# %% ../../nbs/data/plots.ipynb #4ced20ef
 @_in_style
 def gallery(df: pd.DataFrame, meta: Meta):
     "One anomaly of each class with the telemetry around it; its samples are drawn thick and, where they are few, as dots."
@@ -130,7 +132,7 @@ def gallery(df: pd.DataFrame, meta: Meta):
         ax.set_xlabel(meta[name].label + (f", and {more} more" if more else ""), fontsize=10)
         ax.margins(x=0.01, y=0.1)
         ax.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
-        ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0f} min")
+        ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0f} min".replace("-", "−"))
     return fig
 
 # %% ../../nbs/data/plots.ipynb #70a0ada2
@@ -162,20 +164,24 @@ def _bars(ax, start: float, end: float, colour: str, width: float) -> None:
     for line in range(int(start), int(end) + 1):
         ax.plot([max(start - line, 0), min(end - line, 1)], [line, line], color=colour, lw=width, solid_capstyle="butt")
 
-# %% ../../nbs/data/plots.ipynb #543ad0b7
+# %% ../../nbs/data/plots.ipynb #f7ee1fbb
 def bins_for(x: np.ndarray, count: int = 40) -> tuple[np.ndarray, bool]:
-    "Edges of bins between the 0.5 % and 99.5 % quantiles of `x`, and whether they are logarithmic."
-    low, middle, high = np.quantile(x, [0.005, 0.5, 0.995])
+    """Edges of about `count` bins between the 0.5 % and 99.5 % quantiles of `x`, and whether they are logarithmic.
+
+    Quantised values get bins of whole quanta: otherwise some bins would hold two of them, their neighbours one.
+    """
+    low, high = np.quantile(x, [0.005, 0.995])
     positive = x[x > 0]
-    if x.min() >= 0 and len(positive) > 0.9 * len(x) and high > 50 * max(middle, 1e-300):
-        return np.geomspace(np.quantile(positive, 0.01), high, count + 1), True
     if x.min() >= 0 and len(positive) > 0.9 * len(x) and np.quantile(positive, 0.05) * 1000 < high:
         return np.geomspace(np.quantile(positive, 0.01), high, count + 1), True
-    if np.all(x == np.round(x)) and high - low <= count:
-        return np.arange(low - 0.5, high + 1.5), False
-    return np.linspace(low, high if high > low else low + 1, count + 1), False
+    values = np.unique(np.round(x[(x >= low) & (x <= high)], 9))
+    if not 1 < len(values) < 8 * count:
+        return np.linspace(low, high if high > low else low + 1, count + 1), False
+    quantum = np.diff(values).min()
+    width = quantum * np.ceil((high - low) / quantum / count)
+    return np.arange(low - quantum / 2, high + width, width), False
 
-# %% ../../nbs/data/plots.ipynb #2825f1ad
+# %% ../../nbs/data/plots.ipynb #409abd08
 @_in_style
 def distributions(df: pd.DataFrame, meta: Meta, names: list[str]):
     "Nominal and anomalous values of the columns `names`, as shares of each."
@@ -192,9 +198,9 @@ def distributions(df: pd.DataFrame, meta: Meta, names: list[str]):
             ax.xaxis.set_major_locator(ticker.LogLocator(numticks=5))
             ax.xaxis.set_minor_locator(ticker.NullLocator())
         else:
-            ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
+            ax.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=meta[name].unit == "count"))
         ax.set_title(meta[name].label)
-        ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+        ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:g} %")
         ax.margins(y=0.12)
     _key(axes[0])
     return fig
@@ -206,7 +212,7 @@ def _key(ax) -> None:
                patches.Patch(facecolor="none", edgecolor=ODD, lw=1.8, label="anomalous")]
     ax.legend(handles=handles, loc="best", handlelength=1.2, borderaxespad=0.1)
 
-# %% ../../nbs/data/plots.ipynb #cd6a59e6
+# %% ../../nbs/data/plots.ipynb #ad35c1ca
 @_in_style
 def splits(balance: pd.DataFrame):
     "The shares of `data.summary.split_balance`, one line per group; numbers of rows stand at the right."
@@ -217,7 +223,8 @@ def splits(balance: pd.DataFrame):
         y = groups.index(row.group) + (-0.16 if train else 0.16)
         colour = style.ACCENT if train else ODD
         ax.plot([row.low, row.high], [y, y], color=colour, lw=1.6)
-        ax.plot(row.share, y, "o" if train else "D", color=colour, mfc=colour if train else "white", ms=6.5 if train else 6)
+        ax.plot(row.share, y, "o" if train else "D", color=colour, mfc=colour if train else style.PAPER, clip_on=False,
+                ms=6.5 if train else 6)
         ax.text(1.03, y, f"{row.anomalies:,} of {row.rows:,}", va="center", fontsize=9.5, color=style.MUTED,
                 transform=ax.get_yaxis_transform())
         if row.group == groups[0]:
@@ -225,7 +232,7 @@ def splits(balance: pd.DataFrame):
     ax.set_yticks(range(len(groups)), groups)
     ax.set_ylim(len(groups) - 0.5, -0.6)
     ax.set_xlim(0, 1)
-    ax.xaxis.set_major_formatter(ticker.PercentFormatter(1))
+    ax.xaxis.set_major_formatter(ticker.PercentFormatter(1, symbol=" %"))
     ax.set_xlabel("Share of anomalous rows, with 95 % interval")
     ax.grid(axis="x")
     ax.grid(False, axis="y")

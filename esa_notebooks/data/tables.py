@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ..settings import near_miss
 
-# %% ../../nbs/data/tables.ipynb #e9744373
+# %% ../../nbs/data/tables.ipynb #2a31ea4a
 ROLES = ("id", "time", "group", "channel", "feature", "context", "label", "event", "split")
 
 
@@ -28,7 +28,7 @@ class TableError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its `role` (one of ROLES), `unit` ("" where it has none or none is known), a readable `title`, the nominal
+    """One column: its `role` (one of ROLES), `unit` ("1" for a pure number, "" where none is known), a readable `title`, the nominal
     limits `low` and `high` where they are known, and the subsystem or family (`group`) it belongs to."""
     name: str
     role: str
@@ -45,7 +45,7 @@ class Column:
     @property
     def label(self) -> str:
         "Title and unit, for an axis or a header."
-        return f"{self.title or self.name} ({self.unit})" if self.unit else self.title or self.name
+        return f"{self.title or self.name} ({self.unit})" if self.unit not in ("", "1") else self.title or self.name
 
 # %% ../../nbs/data/tables.ipynb #bf51403b
 @dataclass(frozen=True)

@@ -203,11 +203,12 @@ _cleaner = nh3.Cleaner(tags=_TAGS | {"esa-math"}, clean_content_tags=_GONE, attr
                        attribute_filter=_attribute, url_schemes={"http", "https", "mailto", "data"},
                        link_rel="noopener noreferrer", strip_comments=True)
 
-# %% ../../nbs/reports/sanitise.ipynb #7c31198c
+# %% ../../nbs/reports/sanitise.ipynb #53cedabe
 _SVG_BLOCK = re.compile(r"<svg\b.*?</svg\s*>", re.I | re.S)
 _MATH_BLOCK = re.compile(r"<math\b.*?</math\s*>", re.I | re.S)
 _STYLE_BLOCK = re.compile(r"<style\b[^>]*>(.*?)</style\s*>", re.I | re.S)
 _PLACE = re.compile(r'<esa-math n="([0-9]{1,6})"></esa-math>')
+_FORGED = re.compile(r"</?esa-math[^>]*>")
 _IMG = re.compile(r'<img((?:\s+[\w-]+="[^"]*")*)\s*>')
 
 
@@ -224,7 +225,7 @@ def _said(match: re.Match) -> str:
     named = f": {html.escape(html.unescape(alt.group(1)))}" if alt and alt.group(1).strip() else ""
     return f'<em class="lost">[image left out{named}]</em>'
 
-# %% ../../nbs/reports/sanitise.ipynb #161121fb
+# %% ../../nbs/reports/sanitise.ipynb #33f507c5
 def clean(markup: str, formulas: list[str] | None = None) -> str:
     """`markup` as HTML that can stand on a page: no script, no handler, no request, no form, no id of ours.
 
@@ -246,7 +247,7 @@ def clean(markup: str, formulas: list[str] | None = None) -> str:
         known = int(match.group(1)) < len(formulas)
         return (mathml(formulas[int(match.group(1))]) or "") if known else ""
 
-    return (f"<style>{sheet}</style>" if sheet else "") + _PLACE.sub(put, cleaned)
+    return (f"<style>{sheet}</style>" if sheet else "") + _FORGED.sub("", _PLACE.sub(put, cleaned))
 
 # %% ../../nbs/reports/sanitise.ipynb #d930116a
 _ESCAPES = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b\[[0-?]*[ -/]*[@-ln-~]|\x1b[@-Z\\^_]")

@@ -17,20 +17,20 @@ from tqdm import tqdm
 from .record import write_beside
 from .redaction import Redactor
 
-# %% ../../nbs/runs/progress.ipynb #371378fa
+# %% ../../nbs/runs/progress.ipynb #8d5ba6d4
 def label_of(cell: Any) -> str:
-    "What a cell is about, for a line of progress: its first heading or its first line of code."
+    "What a Markdown cell is about, for a line of progress: its first line that says something."
     lines = [line.strip() for line in cell.source.splitlines()]
     return next((line.lstrip("# ")[:60] for line in lines if line.lstrip("# %")), "")
 
-# %% ../../nbs/runs/progress.ipynb #75ab9d55
+# %% ../../nbs/runs/progress.ipynb #53ede9f0
 class HonestManager(NotebookExecutionManager):
     "Saves the notebook after each cell, redacted and whole, and shows progress."
 
     def __init__(self, nb: Any, output_path: str | None, redactor: Redactor, stage: str = "notebook", quiet: bool = False):
         super().__init__(nb, output_path=output_path, progress_bar=False, autosave_cell_every=0)
-        self.redactor, self.stage, self.log = redactor, stage, not quiet and not sys.stderr.isatty()
-        self.code = [c for c in nb.cells if c.cell_type == "code" and c.source.strip()]
+        self.redactor, self.stage, self.section, self.log = redactor, stage, "", not quiet and not sys.stderr.isatty()
+        self.code = [i for i, c in enumerate(nb.cells) if c.cell_type == "code" and c.source.strip()]
         self.pbar = tqdm(total=len(self.code), desc=stage, unit="cell", leave=False) if not quiet and not self.log else None
 
     def save(self, **kwargs: Any) -> None:
@@ -45,16 +45,22 @@ class HonestManager(NotebookExecutionManager):
     def cell_start(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
         "Note the start. Nothing has changed that would be worth saving."
         cell.metadata.papermill.update(start_time=self.now().isoformat(), status=self.RUNNING, exception=False)
-        if self.pbar is not None and cell.cell_type == "markdown":
-            self.pbar.set_postfix_str(label_of(cell))
+        if cell.cell_type == "markdown":
+            self.section = label_of(cell)
+            if self.pbar is not None:
+                self.pbar.set_postfix_str(self.section)
 
     def cell_complete(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
         "Note the end, save, and say so."
+        bar, self.pbar = self.pbar, None   # papermill would count the prose too
         super().cell_complete(cell, cell_index)
-        if self.log and cell in self.code:
+        self.pbar = bar
+        if cell_index in self.code and self.pbar is not None:
+            self.pbar.update(1)
+        if cell_index in self.code and self.log:
             state = cell.metadata.papermill
-            print(f"{self.stage}  cell {self.code.index(cell) + 1}/{len(self.code)}  {state['status']}  "
-                  f"{state['duration']:.2f} s  {label_of(cell)}", file=sys.stderr, flush=True)
+            print(f"{self.stage}  cell {self.code.index(cell_index) + 1}/{len(self.code)}  {state['status']}  "
+                  f"{state['duration']:.2f} s  {self.section}", file=sys.stderr, flush=True)
 
     def notebook_complete(self, **kwargs: Any) -> None:
         "Note the end of the notebook; what is pending stays pending."
