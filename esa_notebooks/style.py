@@ -78,7 +78,7 @@ def to_svg(fig) -> str:
         fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     return buffer.getvalue().decode()
 
-# %% ../nbs/style.ipynb #36ba8e19
+# %% ../nbs/style.ipynb #fa72dfeb
 def _recolour(light: str, dark: str) -> str:
     "The CSS rules that paint in `dark` all that an SVG draws in `light`."
     rules = []
@@ -92,10 +92,13 @@ _DARK_RULES = " ".join(_recolour(LIGHT[name], DARK[name]) for name in ("ink", "m
 
 
 def svg_for_page(svg: bytes | str) -> str:
-    "`svg` with a style sheet that exchanges INK, MUTED, GRID and PAPER for their dark counterparts on a dark page."
+    """`svg` with a style sheet that exchanges INK, MUTED, GRID and PAPER for their dark counterparts on a dark page.
+
+    A drawing without our INK was made in another style, about which we know nothing; it is given back as it is.
+    """
     text = svg.decode("utf-8", "replace") if isinstance(svg, bytes) else svg
     sheet = f"<style>@media (prefers-color-scheme: dark) {{ {_DARK_RULES} }}</style>"
     opening = re.search(r"<svg\b(?:[^>\"']|\"[^\"]*\"|'[^']*')*?(/?)>", text)
-    if opening is None or opening.group(1):
+    if opening is None or opening.group(1) or INK not in text.lower():
         return text
     return text[:opening.end()] + sheet + text[opening.end():]

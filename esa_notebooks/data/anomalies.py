@@ -6,9 +6,9 @@
 __all__ = ['LENGTHS', 'DIMENSIONS', 'LOCALITIES', 'CLASSES', 'SHAPES', 'Channel', 'Anomaly', 'plan', 'distort', 'inject',
            'inventory']
 
-# %% ../../nbs/data/anomalies.ipynb #3d6b52b0
+# %% ../../nbs/data/anomalies.ipynb #55810889
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Mapping, Sequence
 
 import numpy as np

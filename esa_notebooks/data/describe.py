@@ -68,7 +68,7 @@ def prepared_answer(facts: Overview, meta: Meta) -> str:
         first += ", and no value is missing"
     return first + ("." if meta.one("time") else ". Without time stamps, gaps in reception could not be seen.")
 
-# %% ../../nbs/data/describe.ipynb #eefc37f6
+# %% ../../nbs/data/describe.ipynb #b0e1209b
 def explored_answer(facts: Overview, meta: Meta, strongest: pd.DataFrame, by_limits: list[int] | None) -> str:
     "How much is anomalous, and how much of that would the simplest means find?"
     if facts.anomalous is None:
@@ -83,8 +83,9 @@ def explored_answer(facts: Overview, meta: Meta, strongest: pd.DataFrame, by_lim
     top = strongest.iloc[0]
     verdict = next(words for least, words in ((0.95, "nearly tells them apart"), (0.8, "helps to tell them apart"),
                                               (0.0, "does not tell them apart")) if top.separation >= least)
-    return (f"{text}. The best single {'channel' if meta.names('channel') else 'feature'}, {meta[top['name']].title or top['name']}, "
-            f"{verdict} (area under the ROC curve {top.separation:.2f}).")
+    column = meta[top["name"]]
+    return (f"{text}. The best single {column.role}, {column.title or column.name}, {verdict} (area under the ROC curve "
+            f"{top.separation:.2f}).")
 
 
 def _kinds(meta: Meta) -> int:
@@ -116,12 +117,12 @@ def no_time(meta: Meta) -> str:
     return (f"The data set `{meta.dataset}` has no time stamps; a row is one {meta.row}, and the order of rows is not an order "
             "in time.")
 
-# %% ../../nbs/data/describe.ipynb #0eb03d0e
+# %% ../../nbs/data/describe.ipynb #b45c578f
 def taxonomy() -> str:
     "How ESA sorts anomalies, for a report that is about to show them."
-    return ("ESA sorts anomalies by length (a *point* or a *subsequence*), by the number of channels (*univariate* or *multivariate*) "
-            "and by locality: a *global* anomaly takes values that never occur otherwise, a *local* one takes ordinary values at the "
-            "wrong moment. Local ones are the hard half, since no limit will find them.")
+    return ("ESA sorts anomalies by length (a *point* or a *subsequence*), by the number of channels (*univariate* or "
+            "*multivariate*) and by locality: a *global* anomaly takes values that never occur otherwise, a *local* one takes "
+            "ordinary values at the wrong moment. Local ones are the hard half, since no limit will find them.")
 
 
 def no_events(meta: Meta) -> str:
@@ -141,18 +142,20 @@ def interval_note(facts: Overview) -> str:
     return (f"The interval is a {facts.method}. It says which shares this source would plausibly show if as much data were "
             f"taken again. {why} The other numbers above are counts, without an interval.")
 
-# %% ../../nbs/data/describe.ipynb #31bfbf3a
+# %% ../../nbs/data/describe.ipynb #22dc35d9
 def signals_alt(df: pd.DataFrame, meta: Meta) -> str:
     "What the panels of `data.plots.signals` show."
     events, names = event_table(meta), meta.names("channel")
     text = f"{len(names)} small panels, one per channel, over the whole span."
     if len(events):
-        per = {n: int(events.channels.str.split(", ").map(lambda c: n in c).sum()) for n in names}
+        taking_part = [name for channels in events.channels for name in channels.split(", ")]
+        per = {n: taking_part.count(n) for n in names}
         most = max(per, key=per.get)
         none = [meta[n].title for n in names if per[n] == 0]
         text += f" Triangles mark {len(events)} anomalies; {meta[most].title} takes part in most of them, {per[most]}."
         text += f" None marked: {listed(none)}." if none else ""
-    outside = [meta[n].title for n in names if meta[n].low is not None and not df[n].dropna().between(meta[n].low, meta[n].high).all()]
+    limited = [meta[n] for n in names if meta[n].low is not None]
+    outside = [c.title for c in limited if not df[c.name].dropna().between(c.low, c.high).all()]
     return text + (f" Values leave the nominal limits in {len(outside)} channels: {listed(outside)}." if outside
                    else " No channel leaves its nominal limits.")
 
@@ -169,14 +172,14 @@ def gallery_alt(df: pd.DataFrame, meta: Meta) -> str:
         parts.append(f"{event.length}, {event.dimensionality}, {event.locality}: {meta[name].title} {reach} for {duration(minutes)}")
     return f"{len(parts)} close-ups. " + "; ".join(parts) + "."
 
-# %% ../../nbs/data/describe.ipynb #300e57b8
+# %% ../../nbs/data/describe.ipynb #7bc12d9d
 def calendar_alt(found: pd.DataFrame, meta: Meta) -> str:
     "What `data.plots.calendar` shows."
     if found.empty:
         return "An unbroken line for every day: nothing is missing."
     longest = found.loc[found.minutes.idxmax()]
-    return (f"{counted(len(found), 'gap')}, {duration(found.minutes.sum())} in all; the longest began on {longest.start:%-d %B at %H:%M} UTC "
-            f"and lasted {duration(longest.minutes)}.")
+    return (f"{counted(len(found), 'gap')}, {duration(found.minutes.sum())} in all; the longest began on "
+            f"{longest.start:%-d %B at %H:%M} UTC and lasted {duration(longest.minutes)}.")
 
 
 def distributions_alt(df: pd.DataFrame, meta: Meta, strongest: pd.DataFrame) -> str:

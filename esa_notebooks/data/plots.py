@@ -135,7 +135,7 @@ def gallery(df: pd.DataFrame, meta: Meta):
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0f} min".replace("-", "−"))
     return fig
 
-# %% ../../nbs/data/plots.ipynb #70a0ada2
+# %% ../../nbs/data/plots.ipynb #03994bc8
 @_in_style
 def calendar(gaps: pd.DataFrame, first: pd.Timestamp, last: pd.Timestamp):
     "The `gaps` of `data.summary.gaps` between `first` and `last`, on lines of a day, a week or four weeks."
@@ -143,16 +143,14 @@ def calendar(gaps: pd.DataFrame, first: pd.Timestamp, last: pd.Timestamp):
     per_line = 1 if days <= 35 else 7 if days <= 245 else 28
     lines, origin = math.ceil(days / per_line), first.floor("D")
     fig, (ax,) = _panels(1, max(1.2, 0.23 * lines + 0.5), columns=1)
-    position = lambda t: (t - origin) / pd.Timedelta(per_line, unit="D")   # line number and part of it
-    _bars(ax, position(first), position(last), QUIET, 1.2)
-    for gap in gaps.itertuples():
-        _bars(ax, position(gap.start), position(gap.end), style.INK, 7)
+    for start, end, colour, width in [(first, last, QUIET, 1.2), *((g.start, g.end, style.INK, 7) for g in gaps.itertuples())]:
+        _bars(ax, *((t - origin) / pd.Timedelta(per_line, unit="D") for t in (start, end)), colour, width)
     step = max(1, math.ceil(lines / 12))
-    ax.set_yticks(range(0, lines, step), [f"{origin + pd.Timedelta(i * per_line, unit='D'):%-d %b}" for i in range(0, lines, step)])
+    shown = range(0, lines, step)
+    ax.set_yticks(shown, [f"{origin + pd.Timedelta(i * per_line, unit='D'):%-d %b}" for i in shown])
     ax.set_ylim(lines - 0.5, -0.5)
     ax.set_xlim(0, 1)
-    ticks = np.arange(5) / 4 if per_line == 1 else np.arange(per_line // (1 if per_line == 7 else 7) + 1) / (7 if per_line == 7 else 4)
-    unit = 24 if per_line == 1 else per_line
+    ticks, unit = np.linspace(0, 1, 8 if per_line == 7 else 5), 24 if per_line == 1 else per_line
     ax.set_xticks(ticks, [f"{t * unit:.0f}" for t in ticks])
     ax.set_xlabel("Hour of the day (UTC)" if per_line == 1 else "Day of the line")
     ax.grid(False)
@@ -181,13 +179,13 @@ def bins_for(x: np.ndarray, count: int = 40) -> tuple[np.ndarray, bool]:
     width = quantum * np.ceil((high - low) / quantum / count)
     return np.arange(low - quantum / 2, high + width, width), False
 
-# %% ../../nbs/data/plots.ipynb #409abd08
+# %% ../../nbs/data/plots.ipynb #7a3a0b5a
 @_in_style
 def distributions(df: pd.DataFrame, meta: Meta, names: list[str]):
     "Nominal and anomalous values of the columns `names`, as shares of each."
     odd = (df[meta.one("label")] == 1).to_numpy()
     fig, axes = _panels(len(names), 1.6)
-    for i, (ax, name) in enumerate(zip(axes, names)):
+    for ax, name in zip(axes, names):
         x = df[name].to_numpy(dtype=float)
         edges, logarithmic = bins_for(x[np.isfinite(x)])
         for mask, form in ((~odd, {"fill": True, "color": QUIET}), (odd, {"fill": False, "color": ODD, "lw": 1.8})):

@@ -140,7 +140,7 @@ def _locked(folder: Path) -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
-# %% ../../nbs/data/sources.ipynb #aa757933
+# %% ../../nbs/data/sources.ipynb #a2a5d455
 @dataclass
 class _Resuming:
     "A downloader for pooch that continues at the end of `part`."
@@ -154,9 +154,9 @@ class _Resuming:
     def __call__(self, url, output_file, pooch):
         import requests
         end, last = time.monotonic() + self.deadline_s, None
-        for attempt in range(self.attempts):
+        for _ in range(self.attempts):
             try:
-                self._attempt(url, end)
+                _one_request(self, url, end)
                 if self.part.stat().st_size == self.size:
                     return os.replace(self.part, output_file)
                 last = OSError(f"the server ended after {self.part.stat().st_size:,} of {self.size:,} bytes.")
@@ -164,28 +164,29 @@ class _Resuming:
                 last = e
         raise last
 
-    def _attempt(self, url: str, end: float) -> None:
-        "One request for what is still lacking."
-        import requests
-        from tqdm.auto import tqdm
-        have = self.part.stat().st_size if self.part.exists() else 0
-        asked = {"Range": f"bytes={have}-"} if 0 < have < self.size else {}
-        with requests.get(url, stream=True, timeout=self.timeout_s, headers=asked) as reply:
-            reply.raise_for_status()
-            have = have if asked and reply.status_code == 206 else 0
-            with open(self.part, "r+b" if have else "wb") as out, tqdm(
-                    total=self.size, initial=have, unit="B", unit_scale=True, desc=self.part.name.split(".")[1],
-                    disable=not self.progress) as bar:
-                out.truncate(have)
-                out.seek(have)
-                for piece in reply.iter_content(1 << 16):
-                    have += len(piece)
-                    if have > self.size or time.monotonic() > end:
-                        self.part.unlink()
-                        raise OSError(f"more than {self.size:,} bytes came" if have > self.size
-                                      else f"it took longer than {self.deadline_s:.0f} s")
-                    out.write(piece)
-                    bar.update(len(piece))
+# %% ../../nbs/data/sources.ipynb #fa766034
+def _one_request(self: _Resuming, url: str, end: float) -> None:
+    "Ask for what is still lacking, once, and append it to the part."
+    import requests
+    from tqdm.auto import tqdm
+    have = self.part.stat().st_size if self.part.exists() else 0
+    asked = {"Range": f"bytes={have}-"} if 0 < have < self.size else {}
+    with requests.get(url, stream=True, timeout=self.timeout_s, headers=asked) as reply:
+        reply.raise_for_status()
+        have = have if asked and reply.status_code == 206 else 0
+        with open(self.part, "r+b" if have else "wb") as out, tqdm(
+                total=self.size, initial=have, unit="B", unit_scale=True, desc=self.part.name.split(".")[1],
+                disable=not self.progress) as bar:
+            out.truncate(have)
+            out.seek(have)
+            for piece in reply.iter_content(1 << 16):
+                have += len(piece)
+                if have > self.size or time.monotonic() > end:
+                    self.part.unlink()
+                    raise OSError(f"more than {self.size:,} bytes came" if have > self.size
+                                  else f"it took longer than {self.deadline_s:.0f} s")
+                out.write(piece)
+                bar.update(len(piece))
 
 # %% ../../nbs/data/sources.ipynb #f234588a
 def _download(file: File, target: Path, timeout_s: tuple[float, float], progress: bool) -> None:
@@ -233,7 +234,7 @@ def _in_package(source: Source) -> Path | None:
     path = Path(spec.origin).parent / source.inside if spec and spec.origin else None
     return path if path and path.is_file() else None
 
-# %% ../../nbs/data/sources.ipynb #63f29636
+# %% ../../nbs/data/sources.ipynb #3e84c71e
 def _fetch(source: Source, file: File, target: Path, mirror: Path | None, offline: bool, timeout_s, progress) -> str:
     "Bring `file` to `target`; returns where it came from."
     at_mirror = mirror / source.mirror / file.name if mirror and source.mirror else None
@@ -245,7 +246,7 @@ def _fetch(source: Source, file: File, target: Path, mirror: Path | None, offlin
                 return origin
             except ValueError as e:
                 raise ChecksumError(path, file, str(e), f"Replace it in the {origin} by the original, or remove it."
-                                    if origin == "mirror" else "Install the version of the package that the lock file names.")
+                                    if origin == "mirror" else "Install the version of the package that the lock file names.") from None
     at = f" The data mirror {mirror} has no {source.mirror}/{file.name}." if at_mirror else " No data mirror is set."
     do = f"Put {file.name} into <mirror>/{source.mirror}/ and set `mirror` in settings.ini [data] (or ESA_DATA_MIRROR)"
     if source.how == "package":

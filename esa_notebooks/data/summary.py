@@ -116,7 +116,7 @@ def split_balance(df: pd.DataFrame, meta: Meta) -> pd.DataFrame:
                              **wilson(int(y.sum()), len(y))._asdict()})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/data/summary.ipynb #af21fc05
+# %% ../../nbs/data/summary.ipynb #c3d3b120
 @dataclass(frozen=True)
 class Overview:
     """The facts a first sentence needs. `complete` is the ratio of present to expected values over all columns; `anomalous` the
@@ -142,7 +142,8 @@ def overview(df: pd.DataFrame, meta: Meta, seed: int = 0) -> Overview:
     "The facts about a table. Rows in time order get a block-bootstrap interval with `seed`, others Wilson's."
     values, label = completeness(df, meta), meta.one("label")
     known = label is not None and len(df) > 1
-    value, interval, method = share(df[label] == 1, ordered=meta.one("time") is not None, seed=seed) if known else (None, None, "")
+    ordered = meta.one("time") is not None
+    value, interval, method = share(df[label] == 1, ordered=ordered, seed=seed) if known else (None, None, "")
     return Overview(len(df), len(values), expected_rows(df, meta), int(values.present.sum()), int(values.expected.sum()),
                     len(gaps(df, meta)), int((df[label] == 1).sum()) if known else None, value, interval, method,
                     len(meta.events) or None)

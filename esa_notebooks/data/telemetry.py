@@ -7,9 +7,9 @@ __all__ = ['CHANNELS', 'BY_NAME', 'FAULTY', 'WARM_UP_S', 'BATTERY', 'ARRAY_V', '
            'INERTIA_KGM2', 'TORQUE_NM', 'Config', 'random_stream', 'planned_anomalies', 'planned_gaps', 'Geometry',
            'geometry', 'array_current', 'bus_load', 'Simulator', 'generate', 'telemetry']
 
-# %% ../../nbs/data/telemetry.ipynb #7cf672c2
+# %% ../../nbs/data/telemetry.ipynb #548d5fbb
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Iterator
 

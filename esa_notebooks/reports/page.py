@@ -65,7 +65,7 @@ def declared_numbers(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                        "code": digests.get(d.get("cell_id"), "")}
     return list(found.values())
 
-# %% ../../nbs/reports/page.ipynb #117af330
+# %% ../../nbs/reports/page.ipynb #5f3bd247
 def _notes(record: Mapping[str, Any]) -> list[str]:
     "What a reader has to know before believing the page."
     git, notes = record.get("git") or {}, []
@@ -75,7 +75,8 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
         notes.append("The repository had uncommitted changes: the commit alone does not give this code back.")
     elif git.get("dirty") is None:
         notes.append(f"Whether the code was changed after its commit is not known: {text(git.get('why')) or 'not recorded'}.")
-    differs = (record.get("environment") or {}).get("differs_from_lock") or []
+    differs = (record.get("environment") or {}).get("differs_from_lock")
+    differs = differs if isinstance(differs, list) else []
     if differs:
         notes.append(f"The environment differs from the lock in {len(differs)} package{'s' * (len(differs) > 1)}: "
                      + text(", ".join(map(str, differs[:5]))) + (", …" if len(differs) > 5 else ""))
@@ -89,7 +90,7 @@ def _meta(record: Mapping[str, Any]) -> list[str]:
     took = f"took {words.duration(record['duration_s'])}" if record.get("duration_s") is not None else ""
     return [m for m in (f"Run {text(record.get('run_id'))}", text(words.moment(record.get("started"))), took, commit) if m]
 
-# %% ../../nbs/reports/page.ipynb #d7affaea
+# %% ../../nbs/reports/page.ipynb #2bc8c796
 def files(listed: Any) -> list[dict[str, str]]:
     "Input or output files for the page."
     return [{"name": text(f.get("name")), "path": text(f.get("path")), "sha256": text(f.get("sha256")),
@@ -104,7 +105,7 @@ def parameters(record: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def environment(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     "The machine and its settings as (name, value)."
-    env = record.get("environment") if isinstance(record.get("environment"), dict) else {}
+    env = record["environment"]
     rows = [("Python", env.get("python")), ("Platform", env.get("platform")), ("Processors", env.get("cpus")),
             ("Peak memory", words.size(record["peak_memory_bytes"]) if record.get("peak_memory_bytes") else None)]
     for name in ("variables", "settings"):
@@ -113,7 +114,7 @@ def environment(record: Mapping[str, Any]) -> list[tuple[str, str]]:
             rows.append((name.capitalize(), ", ".join(f"{k} = {v}" for k, v in held.items())))
     return [(name, text(value)) for name, value in rows if value is not None]
 
-# %% ../../nbs/reports/page.ipynb #33893e67
+# %% ../../nbs/reports/page.ipynb #cac4e249
 _WRONG = {"failed": "This run failed.", "timed_out": "This run ran out of time.", "killed": "This run was killed.",
           "cancelled": "This run was cancelled.", "unreadable": "The record of this run has no status that is known."}
 SHOWN_FIRST = 6   # numbers in the head of the page
@@ -124,7 +125,8 @@ class Page(Dress):
 
     def __init__(self, record: Mapping[str, Any], cells: list | None, unread: str = ""):
         super().__init__("page.js")
-        about = record.get("notebook") if isinstance(record.get("notebook"), dict) else {}
+        record = words.shaped(record)
+        about = record["notebook"]
         self.record, self.unread, self.outline = record, unread, Outline()
         self.stage, self.title = text(record.get("stage")) or "report", text(about.get("title"))
         self.heading = text(about.get("question")) or self.title or self.stage
@@ -141,16 +143,15 @@ class Page(Dress):
 
     def _provenance(self) -> None:
         "What the appendix and the drawers share."
-        record, env = self.record, self.record.get("environment") or {}
-        code = record.get("code") if isinstance(record.get("code"), dict) else {}
+        record, env, git = self.record, self.record["environment"], self.record["git"]
         self.verify = f"esa-notebooks verify {text(record.get('run_id'))} --execute"
         self.command = text(record.get("command")) or f"esa-notebooks execute {self.path}"
         self.inputs, self.outputs = files(record.get("inputs")), files(record.get("outputs"))
         self.parameters, self.environment = parameters(record), environment(record)
-        git = record.get("git") if isinstance(record.get("git"), dict) else {}
         self.git = {"commit": text(git.get("commit")), "dirty": git.get("dirty"), "why": text(git.get("why"))}
         self.lock, self.run_key = text(env.get("lock_sha256")), text(record.get("key"))
-        modules = code.get("modules") if isinstance(code.get("modules"), dict) else {}
+        modules = record["code"].get("modules")
+        modules = modules if isinstance(modules, dict) else {}
         self.modules = [(text(name), text(digest)) for name, digest in modules.items()]
         listed = record.get("warnings")
         self.warnings = [text(w) for w in listed] if isinstance(listed, list) else []

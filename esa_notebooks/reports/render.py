@@ -38,7 +38,7 @@ def read_notebook(path: Path) -> tuple[Any, str]:
         cell.update(source=text(cell.get("source")), number=i + 1, metadata={}, outputs=joined(dicts(cell.get("outputs"))))
     return nbformat.from_dict({**empty, "cells": cells}), ""
 
-# %% ../../nbs/reports/render.ipynb #37b53103
+# %% ../../nbs/reports/render.ipynb #82f24ff1
 @cache
 def _exporter():
     "The exporter; made once a process, since that takes longer than most pages."
@@ -52,8 +52,8 @@ def _exporter():
             environment.autoescape = True
             return environment
 
-        def _init_preprocessors(self):   # they would change or refuse the notebook; a report shows it as it is
-            self._preprocessors = []
+        def _preprocess(self, nb, resources):   # it would change or refuse the notebook; a report shows it as it is
+            return nb, resources
 
         def from_notebook_node(self, nb, resources=None, **kwargs):
             return TemplateExporter.from_notebook_node(self, nb, resources, **kwargs)

@@ -99,7 +99,7 @@ def _harmless(name: str, value: str, tag: str) -> bool:
         return value.startswith("#") or tag == "image" and bool(re.match(r"data:image/(png|jpeg|gif|webp);base64,", value))
     return True
 
-# %% ../../nbs/reports/sanitise.ipynb #f082629e
+# %% ../../nbs/reports/sanitise.ipynb #5bf384c8
 def _only_drawing(root: ElementTree.Element) -> None:
     "Take out of `root` whatever is not drawing."
     todo = [root]
@@ -129,7 +129,8 @@ def svg(drawing: str | bytes, alt: str = "") -> str | None:
         return None
     _only_drawing(root)
     data = base64.b64encode(ElementTree.tostring(root)).decode()
-    return f'<img src="data:image/svg+xml;base64,{data}" alt="{html.escape(sound(alt))}">'
+    ours = ' class="own"' if style.INK in text.lower() else ""   # the page puts white paper under all others
+    return f'<img{ours} src="data:image/svg+xml;base64,{data}" alt="{html.escape(sound(alt))}">'
 
 # %% ../../nbs/reports/sanitise.ipynb #15b2f625
 MATHML = "http://www.w3.org/1998/Math/MathML"
@@ -165,7 +166,7 @@ def mathml(source: str) -> str | None:
         pass
     return None
 
-# %% ../../nbs/reports/sanitise.ipynb #a4c11d7f
+# %% ../../nbs/reports/sanitise.ipynb #766b92dc
 _TAGS = set("""a abbr b bdi bdo blockquote br caption cite code col colgroup dd del details dfn div dl dt em figcaption figure
     h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q rp rt ruby s samp small span strong sub summary sup table tbody td
     tfoot th thead time tr u ul var wbr""".split())
@@ -177,7 +178,7 @@ _ATTRIBUTES = {"*": {"class", "title", "lang", "dir"}, "a": {"href"}, "img": {"s
                "p": {"style"}, "table": {"style", "id"}, "caption": {"style", "id"}, "td": _CELL, "th": _CELL | {"scope"},
                "tr": {"style", "id"}, "col": {"span", "style"}, "colgroup": {"span"}, "thead": {"style"}, "tbody": {"style"},
                "esa-math": {"n"}}
-_CLASS = re.compile(r"dataframe|data|blank|index_name|(?:col|row)_heading|(?:level|row|col)\d+|ansi-[\w-]+|math|lost", re.ASCII)
+_CLASS = re.compile(r"dataframe|data|blank|index_name|(?:col|row)_heading|(?:level|row|col)\d+|ansi-[\w-]+|math|lost|own", re.ASCII)
 _LINK = re.compile(r"(?:https?://|mailto:)[^\s]+|#[\w.:-]*", re.I)
 _IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/]+={0,2}")
 

@@ -34,7 +34,7 @@ def read(folder: Path) -> dict[str, Any]:
         return {**said, "why": f"The record is of another version ({schema or 'none'}; this one reads {SCHEMA})."}
     return {**record, "run_id": folder.name, "stage": folder.parent.name}
 
-# %% ../../nbs/reports/site.ipynb #7c093dda
+# %% ../../nbs/reports/site.ipynb #ddea9006
 def _short(value: Any, most: int = 60) -> str:
     shown = text(value)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
@@ -48,9 +48,9 @@ def _why(reason: dict[str, str]) -> str:
 
 def line(folder: Path) -> dict[str, Any]:
     "What the index says about the run in `folder`."
-    record = read(folder)
+    record = words.shaped(read(folder))
     status, why = words.status(record), words.reason(record)
-    about = record.get("notebook") if isinstance(record.get("notebook"), dict) else {}
+    about = record["notebook"]
     stage = text(record["stage"])
     declared = dicts(record.get("declarations"))
     parameters = {text(p.get("name")): text(p.get("value")) for p in dicts(record.get("parameters"))}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['THIN', 'MINUS', 'SILENT', 'decimals', 'number', 'places_of', 'good_pair', 'with_unit', 'interval', 'spread', 'shown',
-           'duration', 'size', 'moment', 'Status', 'status', 'reason']
+           'duration', 'size', 'moment', 'Status', 'shaped', 'status', 'reason']
 
 # %% ../../nbs/reports/words.ipynb #ecf8f309
 import math
@@ -132,7 +132,7 @@ def moment(iso: Any) -> str:
     at = at.astimezone(timezone.utc) if at.tzinfo else at
     return f"{at.day} {at:%B %Y, %H:%M}{' UTC' if at.tzinfo else ''}"
 
-# %% ../../nbs/reports/words.ipynb #8ab1d4d0
+# %% ../../nbs/reports/words.ipynb #8677df86
 class Status(NamedTuple):
     "How a run stands: its key, the word and the shape for it."
     key: str
@@ -144,6 +144,12 @@ _SAID = {"succeeded": ("Succeeded", "●"), "failed": ("Failed", "✕"), "timed_
          "cancelled": ("Cancelled", "○"), "running": ("In progress", "◐"), "unreadable": ("Unreadable", "?")}
 SILENT = {"what": "The runner ended without a word.", "where": "before the notebook was done",
           "do": "Look for a lack of memory or a machine that was stopped, and run it again."}
+
+
+def shaped(record: Mapping[str, Any]) -> dict[str, Any]:
+    "`record` with a dictionary wherever one belongs, so that a damaged record can still be read."
+    parts = ("notebook", "git", "code", "environment", "runner", "settings")
+    return {**record, **{part: record[part] if isinstance(record.get(part), dict) else {} for part in parts}}
 
 
 def status(record: Mapping[str, Any]) -> Status:

@@ -57,7 +57,7 @@ def declaration(**fields):
                    if fields.get("kind") == "figure" else {declare.MIME: fields, "text/plain": "x"})
 
 
-def make_record(cells, **changes):
+def make_record(cells, /, **changes):
     """A complete record for `cells`, with `changes` made in it."""
     for i, cell in enumerate(cells):
         cell.setdefault("id", f"cell{i:04d}")
@@ -92,7 +92,7 @@ def make_record(cells, **changes):
     return {**record, **changes}
 
 
-def make_run(reports, cells, stage="explore", run_id=RUN_ID, **changes):
+def make_run(reports, cells, /, stage="explore", run_id=RUN_ID, **changes):
     """A run folder below `reports` with record.json and notebook.ipynb; returns the folder."""
     cells = copy.deepcopy(cells)
     folder = Path(reports) / "runs" / stage / run_id

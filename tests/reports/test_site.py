@@ -39,7 +39,7 @@ def test_the_latest_of_each_stage_and_parameters_comes_first(tmp_path):
     said = sections(page)
     assert said["latest"].count("Succeeded") == 3 and said["all"].count("Succeeded") == 4 + 1   # and once in the filter
     assert "09:00" in said["latest"] and "08:00" not in said["latest"] and "dataset = opssat" in said["latest"]
-    assert "Yes: 7.2 % of 49,097 rows" in said["latest"] and "7.2\u202f%" in said["latest"]
+    assert "Yes: 7.2 % of 49,097 rows" in said["latest"] and "7.2 %" in said["latest"]
     assert text(page).index("Latest") < text(page).index("All runs")
     assert "4 runs of 2 stages; the latest of each succeeded." in text(page)
 
