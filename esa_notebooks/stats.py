@@ -94,13 +94,21 @@ def block_length(x: np.ndarray) -> int:
     length = (2 * g**2 / (4 / 3 * spectrum**2)) ** (1 / 3) * n ** (1 / 3) if spectrum else longest
     return int(np.clip(round(length), 1, longest))
 
-# %% ../nbs/stats.ipynb #81703817
-def bootstrap_interval(x: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean, *, block: int | None = None,
-                       n_resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
+# %% ../nbs/stats.ipynb #aced56ef
+def bootstrap_interval(
+    x: np.ndarray,
+    statistic: Callable[..., np.ndarray] = np.mean,
+    *,
+    block: int | None = None,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
     """Percentile interval of `statistic` for the ordered series `x`, shape (n,), by the circular block bootstrap.
 
-    `statistic(array, axis=-1)` reduces the last axis. `block` is in samples (default `block_length(x)`; 1 treats the values
-    as independent). The same `seed` gives the same interval. Politis & Romano 1992. Raises ValueError on a bad block or level.
+    `statistic(array, axis=-1)` reduces the last axis. `block` is in samples (default `block_length(x)`; 1 treats the
+    values as independent). The same `seed` gives the same interval. Politis & Romano 1992. Raises ValueError on a bad
+    block or level.
     """
     x, n = _series(x), len(x)
     _check_level(level)

@@ -1,4 +1,5 @@
 """What all tests share: skips are by name, and CI can turn them into failures."""
+
 import os
 
 import pytest

@@ -14,17 +14,22 @@ from typing import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-# %% ../../nbs/data/anomalies.ipynb #6839b0ce
+# %% ../../nbs/data/anomalies.ipynb #8a03e835
 LENGTHS, DIMENSIONS, LOCALITIES = ("point", "subsequence"), ("univariate", "multivariate"), ("global", "local")
 CLASSES = tuple(itertools.product(LENGTHS, DIMENSIONS, LOCALITIES))
-SHAPES = {("point", "global"): ("spike",), ("point", "local"): ("blip",),
-          ("subsequence", "global"): ("offset", "runaway"), ("subsequence", "local"): ("frozen", "damped", "drift")}
+SHAPES = {
+    ("point", "global"): ("spike",),
+    ("point", "local"): ("blip",),
+    ("subsequence", "global"): ("offset", "runaway"),
+    ("subsequence", "local"): ("frozen", "damped", "drift"),
+}
 
 
 @dataclass(frozen=True)
 class Channel:
-    """What a channel measures. `low` and `high` are its nominal limits, `noise` the standard deviation of its sensor and
-    `step` its quantum, all in `unit`; `group` is the subsystem that it belongs to."""
+    """What a channel measures. `low` and `high` are its nominal limits, `noise` the standard deviation of its sensor
+    and `step` its quantum, all in `unit`; `group` is the subsystem that it belongs to."""
+
     name: str
     title: str
     unit: str
@@ -53,17 +58,20 @@ class Anomaly:
         "The class in words, for example 'point, univariate, global'."
         return f"{self.length}, {self.dimensionality}, {self.locality}"
 
-# %% ../../nbs/data/anomalies.ipynb #17b33bd5
-def plan(n_samples: int, count: int, channels: Sequence[Channel], rng: np.random.Generator,
-         shortest: int, longest: int) -> list[Anomaly]:
+# %% ../../nbs/data/anomalies.ipynb #d0687df9
+def plan(
+    n_samples: int, count: int, channels: Sequence[Channel], rng: np.random.Generator, shortest: int, longest: int
+) -> list[Anomaly]:
     """Draw `count` anomalies in a series of `n_samples`; subsequences last `shortest` to `longest` samples.
 
     Raises ValueError when they do not fit.
     """
     slot = n_samples // max(count, 1)
     if count and slot < 2 * longest:
-        raise ValueError(f"{count} anomalies of up to {longest} samples do not fit into {n_samples} samples with quiet "
-                         f"telemetry between them; ask for at most {n_samples // (2 * longest)}, or a longer span.")
+        raise ValueError(
+            f"{count} anomalies of up to {longest} samples do not fit into {n_samples} samples with quiet "
+            f"telemetry between them; ask for at most {n_samples // (2 * longest)}, or a longer span."
+        )
     turns = [CLASSES[i] for _ in range(0, count, len(CLASSES)) for i in rng.permutation(len(CLASSES))]
     return [_draw(i, i * slot, slot, turns[i], channels, rng, shortest, longest) for i in range(count)]
 
@@ -74,8 +82,17 @@ def _draw(i, origin, slot, kind, channels, rng, shortest, longest) -> Anomaly:
     shapes = SHAPES[length, locality]
     samples = int(rng.integers(1, 4) if length == "point" else rng.integers(shortest, longest + 1))
     first = origin + int(rng.integers(slot // 8, slot - samples - slot // 8))
-    return Anomaly(i + 1, first, first + samples - 1, _pick(channels, dimensionality, rng), length, dimensionality, locality,
-                   str(rng.choice(shapes)), int(rng.choice([-1, 1])))
+    return Anomaly(
+        i + 1,
+        first,
+        first + samples - 1,
+        _pick(channels, dimensionality, rng),
+        length,
+        dimensionality,
+        locality,
+        str(rng.choice(shapes)),
+        int(rng.choice([-1, 1])),
+    )
 
 # %% ../../nbs/data/anomalies.ipynb #04f806cf
 def _pick(channels: Sequence[Channel], dimensionality: str, rng: np.random.Generator) -> tuple[str, ...]:
@@ -89,11 +106,13 @@ def _pick(channels: Sequence[Channel], dimensionality: str, rng: np.random.Gener
     wanted = int(rng.integers(2, min(4, len(names)) + 1))
     return tuple(names[i] for i in sorted(rng.permutation(len(names))[:wanted]))
 
-# %% ../../nbs/data/anomalies.ipynb #c0d6c0b4
-def distort(shape: str, x: np.ndarray, progress: np.ndarray, sign: int, low: float, high: float, held: float) -> np.ndarray:
+# %% ../../nbs/data/anomalies.ipynb #0f622afd
+def distort(
+    shape: str, x: np.ndarray, progress: np.ndarray, sign: int, low: float, high: float, held: float
+) -> np.ndarray:
     "Anomalous values in place of the clean `x`, shape (n,); `held` is the value of the first sample of the anomaly."
     width, middle = high - low, (low + high) / 2
-    far = np.where(held < middle, high, low)   # the limit with more room to move
+    far = np.where(held < middle, high, low)  # the limit with more room to move
     beyond = high + 0.15 * width if sign > 0 else low - 0.15 * width
     match shape:
         case "spike":
@@ -130,10 +149,23 @@ def inject(values: Mapping[str, np.ndarray], first: int, anomalies: Sequence[Ano
             x[lo:hi] = distort(a.shape, x[lo:hi], progress, a.sign, c.low, c.high, held)
     return label
 
-# %% ../../nbs/data/anomalies.ipynb #a9443199
+# %% ../../nbs/data/anomalies.ipynb #c2518201
 def inventory(anomalies: Sequence[Anomaly], start: pd.Timestamp, period: pd.Timedelta) -> pd.DataFrame:
     "One row per anomaly: id, start, end (time of the last sample), channels, class on three axes, shape, samples."
-    return pd.DataFrame([{"id": a.id, "start": start + a.first * period, "end": start + a.last * period,
-                          "channels": ", ".join(a.channels), "length": a.length, "dimensionality": a.dimensionality,
-                          "locality": a.locality, "shape": a.shape, "samples": a.last - a.first + 1} for a in anomalies],
-                        columns=["id", "start", "end", "channels", "length", "dimensionality", "locality", "shape", "samples"])
+    return pd.DataFrame(
+        [
+            {
+                "id": a.id,
+                "start": start + a.first * period,
+                "end": start + a.last * period,
+                "channels": ", ".join(a.channels),
+                "length": a.length,
+                "dimensionality": a.dimensionality,
+                "locality": a.locality,
+                "shape": a.shape,
+                "samples": a.last - a.first + 1,
+            }
+            for a in anomalies
+        ],
+        columns=["id", "start", "end", "channels", "length", "dimensionality", "locality", "shape", "samples"],
+    )

@@ -16,9 +16,10 @@ from .sources import SOURCES, Obtained
 from .tables import Column, Meta
 from .telemetry import CHANNELS, Config, telemetry
 
-# %% ../../nbs/data/datasets.ipynb #40ebb210
+# %% ../../nbs/data/datasets.ipynb #9d7d9292
 TELEMETRY_NOTES = (
-    "The telemetry is synthetic: a model of a spacecraft, not a recording. A detector that does well here has shown that it "
+    "The telemetry is synthetic: a model of a spacecraft, not a recording. A detector that does well here has shown "
+    "that it "
     "works, not that it is useful in operations.",
     "Anomalies are added to the signals after the physics: a disturbed current does not discharge the battery.",
     "Gaps and lost packets never fall into an anomaly, so every labelled sample was received.",
@@ -28,19 +29,40 @@ TELEMETRY_NOTES = (
 def read_telemetry(config: Config) -> tuple[pd.DataFrame, Meta]:
     "Telemetry generated as `config` says, and its description, with the inventory of its anomalies."
     df, events = telemetry(config)
-    columns = (Column("time", "time", "UTC", "Time"),
-               *(Column(c.name, "channel", c.unit, c.title, c.low, c.high, c.group) for c in CHANNELS),
-               Column("eclipse", "context", title="In eclipse"), Column("anomaly", "label", title="Anomaly"),
-               Column("event", "event", title="Number of the anomaly"))
+    columns = (
+        Column("time", "time", "UTC", "Time"),
+        *(Column(c.name, "channel", c.unit, c.title, c.low, c.high, c.group) for c in CHANNELS),
+        Column("eclipse", "context", title="In eclipse"),
+        Column("anomaly", "label", title="Anomaly"),
+        Column("event", "event", title="Number of the anomaly"),
+    )
     source = SOURCES["telemetry"]
     records = events.assign(start=events.start.map(pd.Timestamp.isoformat), end=events.end.map(pd.Timestamp.isoformat))
-    return df, Meta("telemetry", source.title, "sample instant", "synthetic", columns, source.licence, source.citation,
-                    {}, period_s=float(config.period_s), notes=TELEMETRY_NOTES, events=tuple(records.to_dict("records")))
+    return df, Meta(
+        "telemetry",
+        source.title,
+        "sample instant",
+        "synthetic",
+        columns,
+        source.licence,
+        source.citation,
+        {},
+        period_s=float(config.period_s),
+        notes=TELEMETRY_NOTES,
+        events=tuple(records.to_dict("records")),
+    )
 
-# %% ../../nbs/data/datasets.ipynb #fc04e34c
-def read(obtained: Obtained, *, seed: int = Config.seed, start: date = Config.start, days: float = Config.days,
-         period_s: float = Config.period_s) -> tuple[pd.DataFrame, Meta]:
-    "The table of an obtained source and its description; `seed`, `start`, `days`, `period_s` are used by telemetry only."
+# %% ../../nbs/data/datasets.ipynb #a579b47d
+def read(
+    obtained: Obtained,
+    *,
+    seed: int = Config.seed,
+    start: date = Config.start,
+    days: float = Config.days,
+    period_s: float = Config.period_s,
+) -> tuple[pd.DataFrame, Meta]:
+    """The table of an obtained source and its description; `seed`, `start`, `days`, `period_s` are used by telemetry
+    only."""
     name = obtained.source.name
     if name == "telemetry":
         df, meta = read_telemetry(Config(seed=seed, start=start, days=days, period_s=period_s))

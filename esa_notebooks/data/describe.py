@@ -14,12 +14,12 @@ from .plots import examples
 from .summary import Overview
 from .tables import Meta, event_table
 
-# %% ../../nbs/data/describe.ipynb #78b96932
+# %% ../../nbs/data/describe.ipynb #c4d73a2a
 def percent(value: float, digits: int = 1) -> str:
     "A share as text; what is not quite all or nothing is never rounded to it."
     text = f"{100 * value:.{digits}f}"
     if float(text) in (0, 100) and value not in (0, 1):
-        return f"less than {10 ** -digits:g} %" if value < 0.5 else f"more than {100 - 10 ** -digits:g} %"
+        return f"less than {10**-digits:g} %" if value < 0.5 else f"more than {100 - 10**-digits:g} %"
     return ("100" if value == 1 else "0" if value == 0 else text) + " %"
 
 
@@ -29,7 +29,8 @@ def counted(n: int, one: str, many: str = "") -> str:
 
 
 def number(value: float, unit: str = "") -> str:
-    "Three significant digits, thousands separated, a true minus sign, and the unit unless it is a count or a pure number."
+    """Three significant digits, thousands separated, a true minus sign, and the unit unless it is a count or a pure
+    number."""
     text = f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
     return text.replace("-", "−") + ("" if unit in ("", "1", "count") else f" {unit}")
 
@@ -46,7 +47,7 @@ def listed(items: list[str]) -> str:
     "'a, b and c'."
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
-# %% ../../nbs/data/describe.ipynb #13c7445e
+# %% ../../nbs/data/describe.ipynb #3b369fd4
 def _rows(meta: Meta, n: int) -> str:
     first, _, rest = meta.row.partition(" of ")
     return f"{counted(n, first)}{' of ' + rest if rest else ''}"
@@ -58,40 +59,57 @@ def _columns(meta: Meta, n: int) -> str:
 
 def prepared_answer(facts: Overview, meta: Meta) -> str:
     "What is it, and is it complete enough to work with? Counts, without intervals: the table is all there is."
-    first = (f"{meta.title}. {meta.kind.capitalize()} data: {_rows(meta, facts.rows)} with {_columns(meta, facts.columns)} each")
+    size = f"{_rows(meta, facts.rows)} with {_columns(meta, facts.columns)} each"
+    first = f"{meta.title}. {meta.kind.capitalize()} data: {size}"
     if facts.expected_rows > facts.rows:
-        first += (f". {percent(facts.complete)} of the expected values arrived; {counted(facts.gaps, 'gap')} in "
-                  f"reception took {_rows(meta, facts.expected_rows - facts.rows)}")
+        first += (
+            f". {percent(facts.complete)} of the expected values arrived; {counted(facts.gaps, 'gap')} in "
+            f"reception took {_rows(meta, facts.expected_rows - facts.rows)}"
+        )
     elif facts.present < facts.expected:
         first += f". {percent(facts.complete)} of the values are present"
     else:
         first += ", and no value is missing"
     return first + ("." if meta.one("time") else ". Without time stamps, gaps in reception could not be seen.")
 
-# %% ../../nbs/data/describe.ipynb #b0e1209b
+# %% ../../nbs/data/describe.ipynb #58f04da3
 def explored_answer(facts: Overview, meta: Meta, strongest: pd.DataFrame, by_limits: list[int] | None) -> str:
     "How much is anomalous, and how much of that would the simplest means find?"
     if facts.anomalous is None:
         return f"{_rows(meta, facts.rows)} without labels: how many of them are anomalous is not known."
-    text = (f"{percent(facts.anomalous)} of {_rows(meta, facts.rows)} are anomalous (95 % interval "
-            f"{percent(facts.interval.low)} to {percent(facts.interval.high)})")
-    text += f", in {counted(facts.events, 'event')} of {counted(_kinds(meta), 'class', 'classes')}" if facts.events else ""
+    text = (
+        f"{percent(facts.anomalous)} of {_rows(meta, facts.rows)} are anomalous (95 % interval "
+        f"{percent(facts.interval.low)} to {percent(facts.interval.high)})"
+    )
+    text += (
+        f", in {counted(facts.events, 'event')} of {counted(_kinds(meta), 'class', 'classes')}" if facts.events else ""
+    )
     if by_limits is not None and facts.events:
-        return f"{text}. A check of the nominal limits would find {len(by_limits)} of the {counted(facts.events, 'event')}."
+        found = f"{len(by_limits)} of the {counted(facts.events, 'event')}"
+        return f"{text}. A check of the nominal limits would find {found}."
     if strongest.empty:
         return text + "."
     top = strongest.iloc[0]
-    verdict = next(words for least, words in ((0.95, "nearly tells them apart"), (0.8, "helps to tell them apart"),
-                                              (0.0, "does not tell them apart")) if top.separation >= least)
+    verdict = next(
+        words
+        for least, words in (
+            (0.95, "nearly tells them apart"),
+            (0.8, "helps to tell them apart"),
+            (0.0, "does not tell them apart"),
+        )
+        if top.separation >= least
+    )
     column = meta[top["name"]]
-    return (f"{text}. The best single {column.role}, {column.title or column.name}, {verdict} (area under the ROC curve "
-            f"{top.separation:.2f}).")
+    return (
+        f"{text}. The best single {column.role}, {column.title or column.name}, {verdict} (area under the ROC curve "
+        f"{top.separation:.2f})."
+    )
 
 
 def _kinds(meta: Meta) -> int:
     return len(event_table(meta).drop_duplicates(["length", "dimensionality", "locality"]))
 
-# %% ../../nbs/data/describe.ipynb #32bb44d3
+# %% ../../nbs/data/describe.ipynb #c257caff
 def introduction(df: pd.DataFrame, meta: Meta) -> str:
     "Two or three sentences, in Markdown, on what the data is, when it was taken, and where it comes from."
     n = len(meta.names("channel", "feature"))
@@ -99,8 +117,10 @@ def introduction(df: pd.DataFrame, meta: Meta) -> str:
     time = meta.one("time")
     if time:
         first, last = df[time].iloc[0], df[time].iloc[-1]
-        text += (f" It runs from {first:%-d %B %Y, %H:%M} to {last:%-d %B %Y, %H:%M} UTC, with one row every "
-                 f"{duration(meta.period_s / 60)}.")
+        text += (
+            f" It runs from {first:%-d %B %Y, %H:%M} to {last:%-d %B %Y, %H:%M} UTC, with one row every "
+            f"{duration(meta.period_s / 60)}."
+        )
     group = meta.one("group")
     if group:
         text += f" The {meta.row}s come from {df[group].nunique()} channels."
@@ -114,15 +134,21 @@ def limits(meta: Meta) -> str:
 
 def no_time(meta: Meta) -> str:
     "Why nothing can be shown over time."
-    return (f"The data set `{meta.dataset}` has no time stamps; a row is one {meta.row}, and the order of rows is not an order "
-            "in time.")
+    return (
+        f"The data set `{meta.dataset}` has no time stamps; a row is one {meta.row}, and the order of rows is not an "
+        "order "
+        "in time."
+    )
 
-# %% ../../nbs/data/describe.ipynb #b45c578f
+# %% ../../nbs/data/describe.ipynb #023588ab
 def taxonomy() -> str:
     "How ESA sorts anomalies, for a report that is about to show them."
-    return ("ESA sorts anomalies by length (a *point* or a *subsequence*), by the number of channels (*univariate* or "
-            "*multivariate*) and by locality: a *global* anomaly takes values that never occur otherwise, a *local* one takes "
-            "ordinary values at the wrong moment. Local ones are the hard half, since no limit will find them.")
+    return (
+        "ESA sorts anomalies by length (a *point* or a *subsequence*), by the number of channels (*univariate* or "
+        "*multivariate*) and by locality: a *global* anomaly takes values that never occur otherwise, a *local* one "
+        "takes "
+        "ordinary values at the wrong moment. Local ones are the hard half, since no limit will find them."
+    )
 
 
 def no_events(meta: Meta) -> str:
@@ -136,13 +162,18 @@ def interval_note(facts: Overview) -> str:
     "What the interval of the anomalous share means, and how it was made."
     if facts.interval is None:
         return "Without labels, nothing can be said about the share of anomalies."
-    why = ("Anomalies come in runs, so neighbouring rows are not independent, and the interval is wide because the events are few."
-           if "block" in facts.method else
-           "Rows are taken as separate items; if some were recorded together, the interval is too narrow.")
-    return (f"The interval is a {facts.method}. It says which shares this source would plausibly show if as much data were "
-            f"taken again. {why} The other numbers above are counts, without an interval.")
+    why = (
+        "Anomalies come in runs, so neighbouring rows are not independent, and the interval is wide because the "
+        "events are few."
+        if "block" in facts.method
+        else "Rows are taken as separate items; if some were recorded together, the interval is too narrow."
+    )
+    return (
+        f"The interval is a {facts.method}. It says which shares this source would plausibly show if as much data were "
+        f"taken again. {why} The other numbers above are counts, without an interval."
+    )
 
-# %% ../../nbs/data/describe.ipynb #22dc35d9
+# %% ../../nbs/data/describe.ipynb #2edf2255
 def signals_alt(df: pd.DataFrame, meta: Meta) -> str:
     "What the panels of `data.plots.signals` show."
     events, names = event_table(meta), meta.names("channel")
@@ -156,8 +187,11 @@ def signals_alt(df: pd.DataFrame, meta: Meta) -> str:
         text += f" None marked: {listed(none)}." if none else ""
     limited = [meta[n] for n in names if meta[n].low is not None]
     outside = [c.title for c in limited if not df[c.name].dropna().between(c.low, c.high).all()]
-    return text + (f" Values leave the nominal limits in {len(outside)} channels: {listed(outside)}." if outside
-                   else " No channel leaves its nominal limits.")
+    return text + (
+        f" Values leave the nominal limits in {len(outside)} channels: {listed(outside)}."
+        if outside
+        else " No channel leaves its nominal limits."
+    )
 
 
 def gallery_alt(df: pd.DataFrame, meta: Meta) -> str:
@@ -169,17 +203,22 @@ def gallery_alt(df: pd.DataFrame, meta: Meta) -> str:
         minutes = event.samples * meta.period_s / 60
         low, high = number(values.min(), meta[name].unit), number(values.max(), meta[name].unit)
         reach = f"at {low}" if low == high else f"between {low} and {high}"
-        parts.append(f"{event.length}, {event.dimensionality}, {event.locality}: {meta[name].title} {reach} for {duration(minutes)}")
+        parts.append(
+            f"{event.length}, {event.dimensionality}, {event.locality}: {meta[name].title} {reach} for "
+            f"{duration(minutes)}"
+        )
     return f"{len(parts)} close-ups. " + "; ".join(parts) + "."
 
-# %% ../../nbs/data/describe.ipynb #7bc12d9d
+# %% ../../nbs/data/describe.ipynb #e2fd6c7f
 def calendar_alt(found: pd.DataFrame, meta: Meta) -> str:
     "What `data.plots.calendar` shows."
     if found.empty:
         return "An unbroken line for every day: nothing is missing."
     longest = found.loc[found.minutes.idxmax()]
-    return (f"{counted(len(found), 'gap')}, {duration(found.minutes.sum())} in all; the longest began on "
-            f"{longest.start:%-d %B at %H:%M} UTC and lasted {duration(longest.minutes)}.")
+    return (
+        f"{counted(len(found), 'gap')}, {duration(found.minutes.sum())} in all; the longest began on "
+        f"{longest.start:%-d %B at %H:%M} UTC and lasted {duration(longest.minutes)}."
+    )
 
 
 def distributions_alt(df: pd.DataFrame, meta: Meta, strongest: pd.DataFrame) -> str:
@@ -194,11 +233,14 @@ def distributions_alt(df: pd.DataFrame, meta: Meta, strongest: pd.DataFrame) -> 
 
 def splits_alt(balance: pd.DataFrame) -> str:
     "What `data.plots.splits` shows."
-    whole = {r.split: f"{percent(r.share)} of {r.rows:,} {r.split} rows" for r in balance[balance.group == "all"].itertuples()}
+    whole = {
+        r.split: f"{percent(r.share)} of {r.rows:,} {r.split} rows"
+        for r in balance[balance.group == "all"].itertuples()
+    }
     groups = balance[balance.group != "all"]
     text = f"Anomalous are {listed(list(whole.values()))}."
-    wide = groups.pivot(index="group", columns="split", values=["low", "high"]).dropna() if len(groups) else groups
-    if len(wide):
+    if len(groups) and len(whole) == 2:
+        wide = groups.pivot(index="group", columns="split", values=["low", "high"]).dropna()
         apart = (wide["low"]["train"] > wide["high"]["test"]) | (wide["low"]["test"] > wide["high"]["train"])
         text += f" The intervals of training and test lie apart in {apart.sum()} of {len(wide)} groups."
     return text

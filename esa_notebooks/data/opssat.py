@@ -13,21 +13,33 @@ import pandas as pd
 from .sources import SOURCES
 from .tables import Column, Meta, TableError
 
-# %% ../../nbs/data/opssat.ipynb #bc858b03
+# %% ../../nbs/data/opssat.ipynb #783a410f
 FEATURES = {
-    "duration": ("s", "Duration"), "len": ("count", "Length in samples"), "mean": ("", "Mean"), "var": ("", "Variance"),
-    "std": ("", "Standard deviation"), "kurtosis": ("1", "Kurtosis"), "skew": ("1", "Skewness"),
-    "n_peaks": ("count", "Number of peaks"), "smooth10_n_peaks": ("count", "Peaks, smoothed over 10"),
-    "smooth20_n_peaks": ("count", "Peaks, smoothed over 20"), "diff_peaks": ("count", "Peaks of 1st difference"),
-    "diff2_peaks": ("count", "Peaks of 2nd difference"), "diff_var": ("", "Variance of 1st difference"),
-    "diff2_var": ("", "Variance of 2nd difference"), "gaps_squared": ("s²", "Squared gaps"),
-    "len_weighted": ("s", "Samples x period"), "var_div_duration": ("", "Variance / duration"),
+    "duration": ("s", "Duration"),
+    "len": ("count", "Length in samples"),
+    "mean": ("", "Mean"),
+    "var": ("", "Variance"),
+    "std": ("", "Standard deviation"),
+    "kurtosis": ("1", "Kurtosis"),
+    "skew": ("1", "Skewness"),
+    "n_peaks": ("count", "Number of peaks"),
+    "smooth10_n_peaks": ("count", "Peaks, smoothed over 10"),
+    "smooth20_n_peaks": ("count", "Peaks, smoothed over 20"),
+    "diff_peaks": ("count", "Peaks of 1st difference"),
+    "diff2_peaks": ("count", "Peaks of 2nd difference"),
+    "diff_var": ("", "Variance of 1st difference"),
+    "diff2_var": ("", "Variance of 2nd difference"),
+    "gaps_squared": ("s²", "Squared gaps"),
+    "len_weighted": ("s", "Samples x period"),
+    "var_div_duration": ("", "Variance / duration"),
     "var_div_len": ("", "Variance / samples"),
 }
 NOTES = (
-    "The official split is random, not chronological: test segments lie between training segments in time, and often close "
+    "The official split is random, not chronological: test segments lie between training segments in time, and "
+    "often close "
     "to them, so that scores on the test set tell nothing about later telemetry.",
-    "Channel CADC0884 has no anomaly, and CADC0886 and CADC0890 have fewer than 15 segments each; per-channel figures for them "
+    "Channel CADC0884 has no anomaly, and CADC0886 and CADC0890 have fewer than 15 segments each; per-channel "
+    "figures for them "
     "are not informative.",
     "The file does not state the units of the channels; features that depend on them have none here.",
     "A row is a segment, not a sample: time stamps and gaps between segments are not in this file.",

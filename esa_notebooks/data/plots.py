@@ -17,20 +17,32 @@ from matplotlib import dates, figure, patches, ticker
 from .. import style
 from .tables import Meta, event_table
 
-# %% ../../nbs/data/plots.ipynb #682aedcc
-ODD = style.PALETTE[1]   # anomalies; always together with another form
-QUIET = "#8ea6bd"        # nominal signals and bars
+# %% ../../nbs/data/plots.ipynb #656e7bfa
+ODD = style.PALETTE[1]  # anomalies; always together with another form
+QUIET = "#8ea6bd"  # nominal signals and bars
 
 
 def _in_style(draw):
-    "Draw in the project's style, with letters that survive a narrow page, and leave the caller's settings as they were."
+    """Draw in the project's style, with letters that survive a narrow page, and leave the caller's settings as they
+    were."""
+
     @functools.wraps(draw)
     def styled(*args, **kwargs):
         with matplotlib.rc_context():
             style.use()
-            matplotlib.rcParams.update({"font.size": 11.5, "axes.titlesize": 11.5, "axes.labelsize": 11, "axes.titlepad": 9,
-                                        "xtick.labelsize": 11, "ytick.labelsize": 11, "legend.fontsize": 11})
+            matplotlib.rcParams.update(
+                {
+                    "font.size": 11.5,
+                    "axes.titlesize": 11.5,
+                    "axes.labelsize": 11,
+                    "axes.titlepad": 9,
+                    "xtick.labelsize": 11,
+                    "ytick.labelsize": 11,
+                    "legend.fontsize": 11,
+                }
+            )
             return draw(*args, **kwargs)
+
     return styled
 
 
@@ -56,7 +68,7 @@ def envelope(time: pd.Series, values: pd.Series, bins: int = 400) -> tuple[np.nd
     centre = first.tz_localize(None).to_datetime64() + (np.arange(bins) + 0.5) * width.to_timedelta64()
     return centre, grouped["min"].to_numpy(), grouped["max"].to_numpy()
 
-# %% ../../nbs/data/plots.ipynb #1a4dabb4
+# %% ../../nbs/data/plots.ipynb #897bafa3
 @_in_style
 def signals(df: pd.DataFrame, meta: Meta):
     "Every channel over the whole span, with its nominal limits and a mark above each anomaly that it takes part in."
@@ -67,7 +79,7 @@ def signals(df: pd.DataFrame, meta: Meta):
         centre, low, high = envelope(df[meta.one("time")], df[name])
         ax.fill_between(centre, low, high, color=QUIET, lw=0.8, edgecolor=QUIET)
         bottom, top = np.nanmin(low), np.nanmax(high)
-        for limit in (column.low, column.high):   # a limit far away would flatten the signal
+        for limit in (column.low, column.high):  # a limit far away would flatten the signal
             if limit is not None and max(bottom - limit, limit - top) < top - bottom:
                 ax.axhline(limit, color=style.MUTED, lw=0.8, ls=(0, (5, 3)))
         ax.set_title(column.label)
@@ -82,9 +94,17 @@ def _mark(ax, events: pd.DataFrame, channel: str) -> None:
     if events.empty:
         return
     mine = events[[channel in c.split(", ") for c in events.channels]]
-    marks, = ax.plot(mine.start.dt.tz_localize(None), np.full(len(mine), 1.0), "v", color=ODD, ms=6, clip_on=False, zorder=5,
-                     transform=ax.get_xaxis_transform())
-    marks.set_in_layout(False)   # they stand on the edge of the panel and must not push it
+    (marks,) = ax.plot(
+        mine.start.dt.tz_localize(None),
+        np.full(len(mine), 1.0),
+        "v",
+        color=ODD,
+        ms=6,
+        clip_on=False,
+        zorder=5,
+        transform=ax.get_xaxis_transform(),
+    )
+    marks.set_in_layout(False)  # they stand on the edge of the panel and must not push it
 
 # %% ../../nbs/data/plots.ipynb #e7111291
 def _dates(axes, span: pd.Timedelta) -> None:
@@ -95,14 +115,16 @@ def _dates(axes, span: pd.Timedelta) -> None:
         ax.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=5))
         ax.xaxis.set_major_formatter(dates.DateFormatter(form))
 
-# %% ../../nbs/data/plots.ipynb #04cc7cf0
+# %% ../../nbs/data/plots.ipynb #0ad6e406
 def examples(meta: Meta) -> pd.DataFrame:
     "The first event of each class, in the order of the taxonomy."
     events = event_table(meta)
     if events.empty:
         return events
     order = ["length", "dimensionality", "locality"]
-    return events.drop_duplicates(order).sort_values(order, ascending=[True, False, True], kind="stable", ignore_index=True)
+    return events.drop_duplicates(order).sort_values(
+        order, ascending=[True, False, True], kind="stable", ignore_index=True
+    )
 
 
 def _close_up(df: pd.DataFrame, meta: Meta, event) -> tuple[str, np.ndarray, pd.DataFrame, np.ndarray]:
@@ -114,16 +136,17 @@ def _close_up(df: pd.DataFrame, meta: Meta, event) -> tuple[str, np.ndarray, pd.
     name = event.channels.split(", ")[0]
     return name, minutes, part, (part[meta.one("event")] == event.id).to_numpy()
 
-# %% ../../nbs/data/plots.ipynb #4ced20ef
+# %% ../../nbs/data/plots.ipynb #1a1121bc
 @_in_style
 def gallery(df: pd.DataFrame, meta: Meta):
-    "One anomaly of each class with the telemetry around it; its samples are drawn thick and, where they are few, as dots."
+    """One anomaly of each class with the telemetry around it; its samples are drawn thick and, where they are few, as
+    dots."""
     shown = examples(meta)
     fig, axes = _panels(len(shown), 1.75)
     for ax, event in zip(axes, shown.itertuples()):
         name, minutes, part, odd = _close_up(df, meta, event)
         y = part[name].to_numpy()
-        gap = np.flatnonzero(np.diff(minutes) > 1.5 * meta.period_s / 60) + 1   # do not draw a line across a gap
+        gap = np.flatnonzero(np.diff(minutes) > 1.5 * meta.period_s / 60) + 1  # do not draw a line across a gap
         ax.plot(np.insert(minutes, gap, np.nan), np.insert(y, gap, np.nan), color=QUIET, lw=1.1)
         few = odd.sum() <= 3
         ax.plot(np.where(odd, minutes, np.nan), np.where(odd, y, np.nan), "o-" if few else "-", color=ODD, lw=2.4, ms=5)
@@ -135,7 +158,7 @@ def gallery(df: pd.DataFrame, meta: Meta):
         ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0f} min".replace("-", "−"))
     return fig
 
-# %% ../../nbs/data/plots.ipynb #03994bc8
+# %% ../../nbs/data/plots.ipynb #35f5c681
 @_in_style
 def calendar(gaps: pd.DataFrame, first: pd.Timestamp, last: pd.Timestamp):
     "The `gaps` of `data.summary.gaps` between `first` and `last`, on lines of a day, a week or four weeks."
@@ -143,7 +166,10 @@ def calendar(gaps: pd.DataFrame, first: pd.Timestamp, last: pd.Timestamp):
     per_line = 1 if days <= 35 else 7 if days <= 245 else 28
     lines, origin = math.ceil(days / per_line), first.floor("D")
     fig, (ax,) = _panels(1, max(1.2, 0.23 * lines + 0.5), columns=1)
-    for start, end, colour, width in [(first, last, QUIET, 1.2), *((g.start, g.end, style.INK, 7) for g in gaps.itertuples())]:
+    for start, end, colour, width in [
+        (first, last, QUIET, 1.2),
+        *((g.start, g.end, style.INK, 7) for g in gaps.itertuples()),
+    ]:
         _bars(ax, *((t - origin) / pd.Timedelta(per_line, unit="D") for t in (start, end)), colour, width)
     step = max(1, math.ceil(lines / 12))
     shown = range(0, lines, step)

@@ -13,24 +13,38 @@ import pandas as pd
 from .sources import SOURCES
 from .tables import Column, Meta, TableError
 
-# %% ../../nbs/data/shuttle.ipynb #0478ccd2
+# %% ../../nbs/data/shuttle.ipynb #239588f3
 NOTES = (
     "The file has no time stamps: nothing can be said about gaps, durations or the order of events.",
     "The nine readings f1 to f9 have neither names nor units in the file.",
     "Statlog shuffled the rows; neighbouring rows are not neighbours in time.",
     "The file has no split into training and test rows of its own.",
-    "Anomalous means: one of the rare states of the original seven. The second most frequent state was removed beforehand, "
+    "Anomalous means: one of the rare states of the original seven. The second most frequent state was removed "
+    "beforehand, "
     "so the task may be easier here than in operation.",
 )
 
 
 def read(path: Path) -> tuple[pd.DataFrame, Meta]:
-    "The readings, shape (49,097, 10), and their description, from `shuttle.csv.gz`. Raises `TableError` for other columns."
+    """The readings, shape (49,097, 10), and their description, from `shuttle.csv.gz`. Raises `TableError` for other
+    columns."""
     df = pd.read_csv(path)
     expected = [f"f{i}" for i in range(1, 10)] + ["anomaly"]
     if list(df.columns) != expected:
         raise TableError(f"{path} has the columns {', '.join(df.columns)}; expected {', '.join(expected)}.")
     source = SOURCES["shuttle"]
-    columns = (*(Column(n, "channel", title=f"Reading {n}") for n in expected[:-1]), Column("anomaly", "label", title="Anomaly"))
-    return df, Meta("shuttle", source.title, "reading of nine sensors", "real", columns, source.licence, source.citation,
-                    {f.name: f.sha256 for f in source.files}, notes=NOTES)
+    columns = (
+        *(Column(n, "channel", title=f"Reading {n}") for n in expected[:-1]),
+        Column("anomaly", "label", title="Anomaly"),
+    )
+    return df, Meta(
+        "shuttle",
+        source.title,
+        "reading of nine sensors",
+        "real",
+        columns,
+        source.licence,
+        source.citation,
+        {f.name: f.sha256 for f in source.files},
+        notes=NOTES,
+    )

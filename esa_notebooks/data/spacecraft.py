@@ -44,29 +44,40 @@ def sun_direction(days_since_j2000: np.ndarray) -> np.ndarray:
     longitude = sun_longitude(np.asarray(days_since_j2000, dtype=float))
     return np.stack([np.cos(longitude), np.sin(longitude) * np.cos(OBLIQUITY), np.sin(longitude) * np.sin(OBLIQUITY)])
 
-# %% ../../nbs/data/spacecraft.ipynb #b1a4d0a0
+# %% ../../nbs/data/spacecraft.ipynb #16093a5f
 def position(node: np.ndarray, latitude_argument: np.ndarray, inclination_deg: float) -> np.ndarray:
     """Unit vector to the spacecraft in equatorial coordinates, shape (3, n).
 
-    `node` is the right ascension of the ascending node and `latitude_argument` the angle along the orbit from it, in rad.
+    `node` is the right ascension of the ascending node and `latitude_argument` the angle along the orbit from it, in
+    rad.
     """
     inclination = np.deg2rad(inclination_deg)
     cos_u, sin_u = np.cos(latitude_argument), np.sin(latitude_argument)
-    return np.stack([np.cos(node) * cos_u - np.sin(node) * sin_u * np.cos(inclination),
-                     np.sin(node) * cos_u + np.cos(node) * sin_u * np.cos(inclination),
-                     sin_u * np.sin(inclination)])
+    return np.stack(
+        [
+            np.cos(node) * cos_u - np.sin(node) * sin_u * np.cos(inclination),
+            np.sin(node) * cos_u + np.cos(node) * sin_u * np.cos(inclination),
+            sin_u * np.sin(inclination),
+        ]
+    )
 
 
 def beta_angle(node: np.ndarray, inclination_deg: float, sun: np.ndarray) -> np.ndarray:
     "Angle between the orbital plane and the Sun, rad: the elevation of `sun`, shape (3, n), above the plane."
     inclination = np.deg2rad(inclination_deg)
-    normal = np.stack([np.sin(node) * np.sin(inclination), -np.cos(node) * np.sin(inclination),
-                       np.full_like(node, np.cos(inclination))])
+    normal = np.stack(
+        [
+            np.sin(node) * np.sin(inclination),
+            -np.cos(node) * np.sin(inclination),
+            np.full_like(node, np.cos(inclination)),
+        ]
+    )
     return np.arcsin(np.clip((normal * sun).sum(axis=0), -1, 1))
 
-# %% ../../nbs/data/spacecraft.ipynb #22d54928
+# %% ../../nbs/data/spacecraft.ipynb #7c63dfde
 def in_umbra(toward_sun: np.ndarray, altitude_km: float) -> np.ndarray:
-    "Whether the spacecraft is in the cylindrical shadow; `toward_sun` is the cosine of the angle between it and the Sun."
+    """Whether the spacecraft is in the cylindrical shadow; `toward_sun` is the cosine of the angle between it and the
+    Sun."""
     off_axis = (EARTH_RADIUS_KM + altitude_km) * np.sqrt(np.clip(1 - toward_sun**2, 0, None))
     return (toward_sun < 0) & (off_axis < EARTH_RADIUS_KM)
 
@@ -87,8 +98,10 @@ def in_contact(spacecraft: np.ndarray, days_since_j2000: np.ndarray, altitude_km
     reach = np.arccos(EARTH_RADIUS_KM * np.cos(elevation) / (EARTH_RADIUS_KM + altitude_km)) - elevation
     return (spacecraft * station).sum(axis=0) > np.cos(reach)
 
-# %% ../../nbs/data/spacecraft.ipynb #3f662830
-def first_order_lag(target: np.ndarray, period_s: float, time_constant_s: float, start: float) -> tuple[np.ndarray, float]:
+# %% ../../nbs/data/spacecraft.ipynb #27ebde25
+def first_order_lag(
+    target: np.ndarray, period_s: float, time_constant_s: float, start: float
+) -> tuple[np.ndarray, float]:
     """The response, shape (n,), of a body that follows `target` with `time_constant_s`, and its last value.
 
     `start` is the value one sample before the first.
@@ -97,10 +110,12 @@ def first_order_lag(target: np.ndarray, period_s: float, time_constant_s: float,
     response, _ = lfilter([1 - keep], [1, -keep], target, zi=[keep * start])
     return response, float(response[-1])
 
-# %% ../../nbs/data/spacecraft.ipynb #6f32bba2
-def stored_energy(power_w: np.ndarray, period_s: float, capacity_wh: float, efficiency: float,
-                  state: tuple[float, float]) -> tuple[np.ndarray, tuple[float, float]]:
-    """Energy in the battery, Wh, shape (n,), for the net `power_w` offered to it (negative: drawn), and the state after.
+# %% ../../nbs/data/spacecraft.ipynb #ff99daac
+def stored_energy(
+    power_w: np.ndarray, period_s: float, capacity_wh: float, efficiency: float, state: tuple[float, float]
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Energy in the battery, Wh, shape (n,), for the net `power_w` offered to it (negative: drawn), and the state
+    after.
 
     `state` is (unlimited running sum, overshoot shunted so far), both in Wh; start with (energy, 0.0).
     """
@@ -125,8 +140,9 @@ class Battery:
         voltage = (open_v + np.sqrt(open_v**2 + 4 * self.resistance_ohm * power_w)) / 2
         return voltage, power_w / voltage
 
-# %% ../../nbs/data/spacecraft.ipynb #b6eee7dd
+# %% ../../nbs/data/spacecraft.ipynb #7f1bbc78
 def wheel_momentum(torque_nm: np.ndarray, period_s: float, limit_nms: float, start: float) -> tuple[np.ndarray, float]:
-    "Momentum in a wheel, Nms, shape (n,), for a torque that does not change sign, unloaded at `limit_nms`; and the sum after."
+    """Momentum in a wheel, Nms, shape (n,), for a torque that does not change sign, unloaded at `limit_nms`; and the
+    sum after."""
     total = np.cumsum(np.r_[start, torque_nm * period_s])[1:]
     return np.fmod(total, limit_nms), float(total[-1])

@@ -16,9 +16,10 @@ from scipy.stats import rankdata
 from .tables import Meta, event_table
 from ..stats import Interval, share, wilson
 
-# %% ../../nbs/data/summary.ipynb #33218253
+# %% ../../nbs/data/summary.ipynb #8a6514e6
 def expected_rows(df: pd.DataFrame, meta: Meta) -> int:
-    "Rows there would be without gaps: from the first to the last time stamp at the sampling period, or the rows themselves."
+    """Rows there would be without gaps: from the first to the last time stamp at the sampling period, or the rows
+    themselves."""
     time = meta.one("time")
     if time is None or not meta.period_s or df.empty:
         return len(df)
@@ -29,8 +30,15 @@ def completeness(df: pd.DataFrame, meta: Meta) -> pd.DataFrame:
     "Per channel or feature: `present` and `expected` values and their ratio `complete`, between 0 and 1."
     names, expected = meta.names("channel", "feature"), expected_rows(df, meta)
     present = df[names].notna().sum().to_numpy()
-    return pd.DataFrame({"name": names, "title": [meta[n].title or n for n in names], "present": present,
-                         "expected": expected, "complete": present / max(expected, 1)})
+    return pd.DataFrame(
+        {
+            "name": names,
+            "title": [meta[n].title or n for n in names],
+            "present": present,
+            "expected": expected,
+            "complete": present / max(expected, 1),
+        }
+    )
 
 # %% ../../nbs/data/summary.ipynb #65645571
 def gaps(df: pd.DataFrame, meta: Meta) -> pd.DataFrame:
@@ -55,9 +63,10 @@ def columns(df: pd.DataFrame, meta: Meta) -> pd.DataFrame:
                      "minimum": x.min(), "median": x.median(), "maximum": x.max(), "deviation": x.std()})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/data/summary.ipynb #6d047266
+# %% ../../nbs/data/summary.ipynb #612c6f6e
 def separation(df: pd.DataFrame, meta: Meta) -> pd.DataFrame:
-    """Per channel or feature the area under the ROC curve, `auc`, and `separation` = max(auc, 1 - auc), strongest first.
+    """Per channel or feature the area under the ROC curve, `auc`, and `separation` = max(auc, 1 - auc), strongest
+    first.
 
     Empty without labels of both kinds.
     """
@@ -72,17 +81,20 @@ def separation(df: pd.DataFrame, meta: Meta) -> pd.DataFrame:
         rows.append({"name": name, "auc": float(auc), "separation": float(max(auc, 1 - auc))})
     return pd.DataFrame(rows).sort_values("separation", ascending=False, kind="stable", ignore_index=True)
 
-# %% ../../nbs/data/summary.ipynb #3247250f
+# %% ../../nbs/data/summary.ipynb #2b3effee
 def anomaly_classes(meta: Meta) -> pd.DataFrame:
-    "Events per class of ESA's taxonomy: count, and shortest, median and longest duration in minutes; empty without events."
+    """Events per class of ESA's taxonomy: count, and shortest, median and longest duration in minutes; empty without
+    events."""
     events = event_table(meta)
     if events.empty:
         return pd.DataFrame(columns=["length", "dimensionality", "locality", "events", "shortest", "median", "longest"])
     events["minutes"] = (events.end - events.start).dt.total_seconds() / 60 + (meta.period_s or 0) / 60
     grouped = events.groupby(["length", "dimensionality", "locality"]).minutes.agg(
-        events="count", shortest="min", median="median", longest="max")
-    every = pd.MultiIndex.from_product([("point", "subsequence"), ("univariate", "multivariate"), ("global", "local")],
-                                       names=grouped.index.names)
+        events="count", shortest="min", median="median", longest="max"
+    )
+    every = pd.MultiIndex.from_product(
+        [("point", "subsequence"), ("univariate", "multivariate"), ("global", "local")], names=grouped.index.names
+    )
     grouped = grouped.reindex(every)
     return grouped.assign(events=grouped.events.fillna(0).astype(int)).reset_index()
 
@@ -97,9 +109,10 @@ def found_by_limits(df: pd.DataFrame, meta: Meta) -> list[int] | None:
         beyond |= ((df[c.name] < c.low) | (df[c.name] > c.high)).to_numpy()
     return sorted(int(i) for i in df.loc[beyond, event].unique() if i)
 
-# %% ../../nbs/data/summary.ipynb #99dedf2d
+# %% ../../nbs/data/summary.ipynb #b01a2e92
 def split_balance(df: pd.DataFrame, meta: Meta) -> pd.DataFrame:
-    """Per group and split: `rows`, `anomalies`, `share` and its interval `low`, `high`; the groups together come first, as "all".
+    """Per group and split: `rows`, `anomalies`, `share` and its interval `low`, `high`; the groups together come
+    first, as "all".
 
     Empty without a split.
     """
@@ -112,15 +125,24 @@ def split_balance(df: pd.DataFrame, meta: Meta) -> pd.DataFrame:
         for which in ("train", "test"):
             y = part.loc[part[split] == which, label]
             if len(y):
-                rows.append({"group": name, "split": which, "rows": len(y), "anomalies": int(y.sum()), "share": float(y.mean()),
-                             **wilson(int(y.sum()), len(y))._asdict()})
+                rows.append(
+                    {
+                        "group": name,
+                        "split": which,
+                        "rows": len(y),
+                        "anomalies": int(y.sum()),
+                        "share": float(y.mean()),
+                        **wilson(int(y.sum()), len(y))._asdict(),
+                    }
+                )
     return pd.DataFrame(rows)
 
-# %% ../../nbs/data/summary.ipynb #c3d3b120
+# %% ../../nbs/data/summary.ipynb #4b702e2d
 @dataclass(frozen=True)
 class Overview:
-    """The facts a first sentence needs. `complete` is the ratio of present to expected values over all columns; `anomalous` the
-    share of anomalous rows with its `interval` and the `method` behind it (None without labels)."""
+    """The facts a first sentence needs. `complete` is the ratio of present to expected values over all columns;
+    `anomalous` the share of anomalous rows with its `interval` and the `method` behind it (None without labels)."""
+
     rows: int
     columns: int
     expected_rows: int
@@ -144,6 +166,16 @@ def overview(df: pd.DataFrame, meta: Meta, seed: int = 0) -> Overview:
     known = label is not None and len(df) > 1
     ordered = meta.one("time") is not None
     value, interval, method = share(df[label] == 1, ordered=ordered, seed=seed) if known else (None, None, "")
-    return Overview(len(df), len(values), expected_rows(df, meta), int(values.present.sum()), int(values.expected.sum()),
-                    len(gaps(df, meta)), int((df[label] == 1).sum()) if known else None, value, interval, method,
-                    len(meta.events) or None)
+    return Overview(
+        len(df),
+        len(values),
+        expected_rows(df, meta),
+        int(values.present.sum()),
+        int(values.expected.sum()),
+        len(gaps(df, meta)),
+        int((df[label] == 1).sum()) if known else None,
+        value,
+        interval,
+        method,
+        len(meta.events) or None,
+    )

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ..settings import near_miss
 
-# %% ../../nbs/data/tables.ipynb #2a31ea4a
+# %% ../../nbs/data/tables.ipynb #c780020c
 ROLES = ("id", "time", "group", "channel", "feature", "context", "label", "event", "split")
 
 
@@ -28,8 +28,10 @@ class TableError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its `role` (one of ROLES), `unit` ("1" for a pure number, "" where none is known), a readable `title`, the nominal
-    limits `low` and `high` where they are known, and the subsystem or family (`group`) it belongs to."""
+    """One column: its `role` (one of ROLES), `unit` ("1" for a pure number, "" where none is known), a readable
+    `title`, the nominal limits `low` and `high` where they are known, and the subsystem or family (`group`) it
+    belongs to."""
+
     name: str
     role: str
     unit: str = ""
@@ -47,12 +49,14 @@ class Column:
         "Title and unit, for an axis or a header."
         return f"{self.title or self.name} ({self.unit})" if self.unit not in ("", "1") else self.title or self.name
 
-# %% ../../nbs/data/tables.ipynb #bf51403b
+# %% ../../nbs/data/tables.ipynb #7ffe7fc4
 @dataclass(frozen=True)
 class Meta:
-    """What a table is. `row` says what one row stands for ("sample instant"); `kind` is "real" or "synthetic"; `period_s` the
-    sampling period in seconds, if there is one; `sources` maps files to sha256; `notes` are its known limits, one sentence
-    each; `events` are the known anomalies as records; `sensitivity` is the class of the data ("open", "internal", …)."""
+    """What a table is. `row` says what one row stands for ("sample instant"); `kind` is "real" or "synthetic";
+    `period_s` the sampling period in seconds, if there is one; `sources` maps files to sha256; `notes` are its known
+    limits, one sentence each; `events` are the known anomalies as records; `sensitivity` is the class of the data
+    ("open", "internal", …)."""
+
     dataset: str
     title: str
     row: str
@@ -89,15 +93,25 @@ def event_table(meta: Meta) -> pd.DataFrame:
         events[name] = pd.to_datetime(events[name], utc=True)
     return events
 
-# %% ../../nbs/data/tables.ipynb #31e9cba7
+# %% ../../nbs/data/tables.ipynb #fc6a9fa8
+def _place(path: Path) -> Path:
+    """`path` as a user would write it: from the working directory, without the hidden folder that holds a run's
+    unfinished output."""
+    here = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return Path(*(part for part in here.parts if not (part.startswith(".") and part.strip("."))))
+
+
 def check_name(path: Path, dataset: str) -> None:
     "Raise `TableError` unless the file at `path` is named after `dataset`."
     path = Path(path)
+    place = _place(path)
     if path.suffix != ".parquet":
-        raise TableError(f"{path}: a prepared table is a .parquet file; use {path.with_suffix('.parquet')}.")
+        raise TableError(f"{place}: a prepared table is a .parquet file; use {place.with_suffix('.parquet')}.")
     if path.stem != dataset:
-        right = path.with_name(f"{dataset}.parquet").as_posix()
-        raise TableError(f"{path} is named after `{path.stem}`, but the data set is `{dataset}`. Add -p prepared={right}")
+        right = place.with_name(f"{dataset}.parquet").as_posix()
+        raise TableError(
+            f"{place} is named after `{path.stem}`, but the data set is `{dataset}`. Add -p prepared={right}"
+        )
 
 # %% ../../nbs/data/tables.ipynb #137d8e3f
 _KEY = b"esa-notebooks/table/1"
@@ -124,22 +138,34 @@ def save_table(df: pd.DataFrame, path: Path | str, meta: Meta) -> Path:
         Path(beside).unlink(missing_ok=True)
     return path
 
-# %% ../../nbs/data/tables.ipynb #74a02564
+# %% ../../nbs/data/tables.ipynb #cfcb5c8b
 def read_meta(path: Path | str) -> Meta:
     "The description alone, which is quick for a table of any size. Raises `TableError`."
     path = Path(path)
     if not path.is_file():
-        raise TableError(f"{path} does not exist. It is made by nbs/pipeline/prepare.ipynb: "
-                         f"esa-notebooks execute nbs/pipeline/prepare.ipynb -p dataset={path.stem} -p prepared={path.as_posix()}")
+        raise TableError(
+            f"{path} does not exist. It is made by nbs/pipeline/prepare.ipynb: "
+            f"esa-notebooks execute nbs/pipeline/prepare.ipynb -p dataset={path.stem} -p prepared={path.as_posix()}"
+        )
     try:
         written = pq.read_schema(path).metadata or {}
     except (pa.ArrowInvalid, OSError) as e:
-        raise TableError(f"{path} is not a Parquet file, or is damaged ({str(e).splitlines()[0]}). Prepare it again.") from None
+        raise TableError(
+            f"{path} is not a Parquet file, or is damaged ({str(e).splitlines()[0]}). Prepare it again."
+        ) from None
     if _KEY not in written:
-        raise TableError(f"{path} has no description of its columns; it was not written by save_table. Prepare it again.")
+        raise TableError(
+            f"{path} has no description of its columns; it was not written by save_table. Prepare it again."
+        )
     raw = json.loads(written[_KEY])
-    return Meta(**{**raw, "columns": tuple(Column(**c) for c in raw["columns"]), "notes": tuple(raw["notes"]),
-                   "events": tuple(raw["events"])})
+    return Meta(
+        **{
+            **raw,
+            "columns": tuple(Column(**c) for c in raw["columns"]),
+            "notes": tuple(raw["notes"]),
+            "events": tuple(raw["events"]),
+        }
+    )
 
 
 def load_table(path: Path | str) -> tuple[pd.DataFrame, Meta]:

@@ -37,15 +37,16 @@ CHANNELS: tuple[Channel, ...] = (
 BY_NAME = {c.name: c for c in CHANNELS}
 FAULTY = tuple(c for c in CHANNELS if c.group != "command")   # a count of events takes no injected distortion
 
-# %% ../../nbs/data/telemetry.ipynb #05295cf1
+# %% ../../nbs/data/telemetry.ipynb #5999e8d5
 @dataclass(frozen=True)
 class Config:
     """What to generate. Units are in the names; `start` is 00:00 UTC of that day.
 
-    `anomalies_per_week`, `gaps_per_day` (mean length `gap_minutes`) and `packet_loss` (probability that one subsystem misses
-    one sample) may be 0. Subsequence anomalies last `shortest_minutes` to `longest_minutes`.
-    Raises ValueError where a value makes no sense, naming it.
+    `anomalies_per_week`, `gaps_per_day` (mean length `gap_minutes`) and `packet_loss` (probability that one subsystem
+    misses one sample) may be 0. Subsequence anomalies last `shortest_minutes` to `longest_minutes`. Raises ValueError
+    where a value makes no sense, naming it.
     """
+
     seed: int = 20240101
     days: float = 14
     period_s: float = 30
@@ -67,22 +68,37 @@ class Config:
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between {low} and {high}.")
         if self.shortest_minutes > self.longest_minutes:
-            raise ValueError(f"shortest_minutes ({self.shortest_minutes}) is above longest_minutes ({self.longest_minutes}).")
+            raise ValueError(
+                f"shortest_minutes ({self.shortest_minutes}) is above longest_minutes ({self.longest_minutes})."
+            )
 
     @property
     def n_samples(self) -> int:
         "Sample instants in the span, those in gaps included."
         return math.floor(self.days * sc.DAY_S / self.period_s)
 
-# %% ../../nbs/data/telemetry.ipynb #90a374eb
-_ALLOWED = (("seed", 0, 2**63 - 1), ("days", 0.01, 36_525), ("period_s", 0.1, 240), ("altitude_km", 300, 1500),
-            ("inclination_deg", 0, 180), ("node_local_time_h", 0, 24), ("station_latitude_deg", -90, 90),
-            ("station_longitude_deg", -180, 180), ("anomalies_per_week", 0, 1000), ("shortest_minutes", 1, 10_000),
-            ("longest_minutes", 1, 10_000), ("gaps_per_day", 0, 100), ("gap_minutes", 0.1, 10_000), ("packet_loss", 0, 0.5))
+# %% ../../nbs/data/telemetry.ipynb #608cf986
+_ALLOWED = (
+    ("seed", 0, 2**63 - 1),
+    ("days", 0.01, 36_525),
+    ("period_s", 0.1, 240),
+    ("altitude_km", 300, 1500),
+    ("inclination_deg", 0, 180),
+    ("node_local_time_h", 0, 24),
+    ("station_latitude_deg", -90, 90),
+    ("station_longitude_deg", -180, 180),
+    ("anomalies_per_week", 0, 1000),
+    ("shortest_minutes", 1, 10_000),
+    ("longest_minutes", 1, 10_000),
+    ("gaps_per_day", 0, 100),
+    ("gap_minutes", 0.1, 10_000),
+    ("packet_loss", 0, 0.5),
+)
 
 
 def random_stream(seed: int, name: str) -> np.random.Generator:
-    "An independent stream of random numbers for each purpose, so that one draw more in one leaves the others as they were."
+    """An independent stream of random numbers for each purpose, so that one draw more in one leaves the others as
+    they were."""
     return np.random.default_rng(np.random.SeedSequence([seed, *name.encode()]))
 
 # %% ../../nbs/data/telemetry.ipynb #309e3218
@@ -148,9 +164,10 @@ def bus_load(g: Geometry, payload: np.ndarray) -> np.ndarray:
     "Power that the bus takes, W: avionics, heaters in eclipse, the transmitter in contact, the payload."
     return 36.0 + 7.0 * g.eclipse + 22.0 * g.contact + 38.0 * payload
 
-# %% ../../nbs/data/telemetry.ipynb #7a3d1f94
+# %% ../../nbs/data/telemetry.ipynb #8f6ef666
 class Simulator:
-    "The spacecraft with its state; `advance(k)` returns the noise-free channels at the sample indices `k`, in sequence."
+    """The spacecraft with its state; `advance(k)` returns the noise-free channels at the sample indices `k`, in
+    sequence."""
 
     def __init__(self, config: Config):
         self.config = config
@@ -176,7 +193,7 @@ class Simulator:
             values[name] = self._wheel(name, g.angle + phase)
         return values, g
 
-# %% ../../nbs/data/telemetry.ipynb #5cd4d686
+# %% ../../nbs/data/telemetry.ipynb #0cf04495
 def _thermal_and_power(self, g: Geometry, load: np.ndarray) -> dict[str, np.ndarray]:
     "Temperatures and power of one stretch; moves the state on."
     period = self.config.period_s
@@ -188,10 +205,12 @@ def _thermal_and_power(self, g: Geometry, load: np.ndarray) -> dict[str, np.ndar
     energy, self.energy_wh = sc.stored_energy(current * ARRAY_V - load, period, BATTERY.capacity_wh, BATTERY.efficiency,
                                               self.energy_wh)
     flow = np.diff(energy, prepend=before) * 3600 / period
-    voltage, battery_a = BATTERY.terminals(energy / BATTERY.capacity_wh, np.where(flow > 0, flow / BATTERY.efficiency, flow))
+    at_terminals = np.where(flow > 0, flow / BATTERY.efficiency, flow)
+    voltage, battery_a = BATTERY.terminals(energy / BATTERY.capacity_wh, at_terminals)
     battery, self.battery_c = sc.first_order_lag(11 + 0.08 * panel + 3.0 * battery_a**2 * BATTERY.resistance_ohm,
                                                  period, 9000, self.battery_c)
-    transmitter, self.transmitter_c = sc.first_order_lag(16 + 0.06 * panel + 40.0 * g.contact, period, 500, self.transmitter_c)
+    transmitter, self.transmitter_c = sc.first_order_lag(16 + 0.06 * panel + 40.0 * g.contact, period, 500,
+                                                         self.transmitter_c)
     return {"array_current": current, "bus_load": load, "battery_current": battery_a, "battery_voltage": voltage,
             "battery_charge": 100 * energy / BATTERY.capacity_wh, "panel_temperature": panel,
             "battery_temperature": battery, "transmitter_temperature": transmitter}
@@ -210,11 +229,12 @@ def _wheel(self, name: str, angle: np.ndarray) -> np.ndarray:
 
 Simulator._thermal_and_power, Simulator._wheel = _thermal_and_power, _wheel
 
-# %% ../../nbs/data/telemetry.ipynb #107404e1
+# %% ../../nbs/data/telemetry.ipynb #0d189861
 def generate(config: Config = Config(), chunk: int = 100_000) -> Iterator[pd.DataFrame]:
     """Telemetry in time order, in DataFrames of up to `chunk` sample instants (fewer where there are gaps).
 
-    Columns: `time` (UTC), one per channel in its unit (missing: NaN), `eclipse` (0/1), `anomaly` (0/1), `event` (id or 0).
+    Columns: `time` (UTC), one per channel in its unit (missing: NaN), `eclipse` (0/1), `anomaly` (0/1), `event` (id
+    or 0).
     """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}; give at least one sample instant.")
@@ -226,7 +246,9 @@ def generate(config: Config = Config(), chunk: int = 100_000) -> Iterator[pd.Dat
     for first in range(0, config.n_samples, chunk):
         k = np.arange(first, min(first + chunk, config.n_samples))
         values, g = simulator.advance(k)
-        values["telecommands"] = streams["telecommands"].poisson(np.where(g.contact, config.period_s / 20, 0)).astype(float)
+        values["telecommands"] = (
+            streams["telecommands"].poisson(np.where(g.contact, config.period_s / 20, 0)).astype(float)
+        )
         for c in FAULTY:
             values[c.name] = values[c.name] + c.noise * streams[c.name].standard_normal(len(k))
         event = inject(values, first, anomalies, BY_NAME, memory)

@@ -109,7 +109,7 @@ def _local_links(markup: str) -> str:
         return f'href="#{html.escape(name if ours else "s-" + slug(name))}"'
     return re.sub(r'href="#([^"]+)"', point, markup)
 
-# %% ../../nbs/reports/markdown.ipynb #cd25ceed
+# %% ../../nbs/reports/markdown.ipynb #db7b027a
 _HEADING = re.compile(r"<h([1-6])[^>]*>(.*?)</h\1>", re.S)
 LONGEST = 400_000
 
@@ -125,7 +125,8 @@ def markdown(source: str, outline: Outline | None = None, attachments: dict | No
     `attachments` are the cell's images by name. Text longer than 400,000 characters is shown as it is.
     """
     if len(source) > LONGEST:
-        return f"<pre>{html.escape(sanitise.sound(source[:LONGEST]))}\n… and {len(source) - LONGEST:,} characters more</pre>"
+        shown = html.escape(sanitise.sound(source[:LONGEST]))
+        return f"<pre>{shown}\n… and {len(source) - LONGEST:,} characters more</pre>"
 
     def heading(match):
         if outline is None or not text_of(match.group(2)):

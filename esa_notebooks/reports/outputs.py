@@ -17,7 +17,7 @@ from . import sanitise, words
 from .markdown import boxed, formula, markdown, picture
 from ..runs.declare import MIME
 
-# %% ../../nbs/reports/outputs.ipynb #5484f5e4
+# %% ../../nbs/reports/outputs.ipynb #d6e664e7
 def raw(value: Any) -> str:
     "A value as text that still holds the escape sequences of a terminal, for `sanitise.ansi`."
     if isinstance(value, list):
@@ -48,22 +48,25 @@ def joined(outputs: list[dict]) -> list[dict]:
 
 
 def spoken(sentence: Any) -> Markup:
-    "A sentence in which `names` between backticks are set as code."
-    return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text(sentence)))))
+    "A sentence in which `names` between backticks are set as code, and no line breaks before a per cent sign."
+    sentence = re.sub(r"(?<=\d) (?=%)", words.THIN, text(sentence))
+    return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(sentence))))
 
 
 def folded(summary: str, body: str, open_: bool = False) -> Markup:
     "`body` behind a line that opens it."
-    return Markup("<details{}><summary>{}</summary>{}</details>").format(Markup(" open" if open_ else ""), summary, Markup(body))
+    return Markup("<details{}><summary>{}</summary>{}</details>").format(
+        Markup(" open" if open_ else ""), summary, Markup(body))
 
-# %% ../../nbs/reports/outputs.ipynb #6a47b3cc
+# %% ../../nbs/reports/outputs.ipynb #66fd1085
 def button(d: Mapping[str, Any], known: bool = True) -> Markup:
     "The value of a declared number; where its provenance is `known`, as a button that opens it."
     value = ("≈ " if d.get("kind") == "measurement" else "") + words.shown(d)
     if not known:
         return Markup("<b>{}</b>").format(text(value))
-    return Markup('<button type="button" class="n" popovertarget="result-{}" aria-label="{}: {}; where it comes from">{}</button>'
-                  ).format(text(d.get("name")), text(d.get("label") or d.get("name")), text(value), text(value))
+    return Markup('<button type="button" class="n" popovertarget="result-{name}" '
+                  'aria-label="{label}: {value}; where it comes from">{value}</button>').format(
+        name=text(d.get("name")), label=text(d.get("label") or d.get("name")), value=text(value))
 
 
 def remark(d: Mapping[str, Any]) -> str:
@@ -82,9 +85,9 @@ def numbers(declared: list[dict], known: set[str]) -> Markup:
         text(d.get("label") or d.get("name")), button(d, d.get("name") in known), remark(d)) for d in declared]
     return Markup('<dl class="numbers">{}</dl>').format(Markup("").join(rows))
 
-# %% ../../nbs/reports/outputs.ipynb #39d915b1
+# %% ../../nbs/reports/outputs.ipynb #80da29c1
 def column_decimals(values: list, digits: Any = None) -> int | None:
-    "The decimals of a column of numbers: as asked for, or three significant digits of the smallest, at most three decimals."
+    "The decimals of a column: as asked for, or three significant digits of its smallest number, at most three."
     if isinstance(digits, int):
         return digits
     sized = [abs(v) for v in values if isinstance(v, float) and v and abs(v) < 1e12]
@@ -100,7 +103,7 @@ def _td(value: Any, numeric: bool, places: int | None, header: bool) -> Markup:
         return Markup('<th scope="row">{}</th>').format(shown)
     return Markup('<td class="num">{}</td>' if numeric else "<td>{}</td>").format(shown)
 
-# %% ../../nbs/reports/outputs.ipynb #3124b149
+# %% ../../nbs/reports/outputs.ipynb #7581870d
 def declared_table(d: Mapping[str, Any], number: int) -> Markup:
     "A declared table, as table `number` of the page."
     columns, rows = dicts(d.get("columns")), [r for r in d.get("rows") or [] if isinstance(r, list)]
@@ -112,22 +115,26 @@ def declared_table(d: Mapping[str, Any], number: int) -> Markup:
         _td(v, bool(c.get("numeric")), p, header=i == 0 and not c.get("numeric"))
         for i, (v, c, p) in enumerate(zip(r, columns, places)))) for r in rows]
     total = d.get("n_rows")
-    rest = f" The first {len(rows)} of {words.number(total)} rows." if isinstance(total, int) and total > len(rows) else ""
-    return Markup('<figure class="table" id="table-{n}"><figcaption id="caption-t{n}"><b>Table {n}.</b> {caption}{rest}</figcaption>'
+    cut = isinstance(total, int) and total > len(rows)
+    rest = f" The first {len(rows)} of {words.number(total)} rows." if cut else ""
+    return Markup('<figure class="table" id="table-{n}"><figcaption id="caption-t{n}">'
+                  '<b>Table {n}.</b> {caption}{rest}</figcaption>'
                   '<div class="scroll" tabindex="0" role="group" aria-labelledby="caption-t{n}">'
-                  '<table aria-labelledby="caption-t{n}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>'
-                  ).format(n=number, caption=text(d.get("caption")), rest=rest, head=Markup("").join(head),
-                           body=Markup("").join(body))
+                  '<table aria-labelledby="caption-t{n}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+                  '</div></figure>').format(
+        n=number, caption=text(d.get("caption")), rest=rest, head=Markup("").join(head), body=Markup("").join(body))
 
-# %% ../../nbs/reports/outputs.ipynb #4e7daecf
+# %% ../../nbs/reports/outputs.ipynb #15b302af
 def declared_figure(d: Mapping[str, Any], drawing: str, number: int, cell: int) -> Markup:
     "A declared figure, as figure `number` of the page; a drawing that cannot be read is said to be missing."
     image = sanitise.svg(drawing, alt=text(d.get("alt")) or "No description was given.") if drawing else None
-    lost = Markup('<p class="lost">The drawing is missing from the notebook or is not valid SVG. It showed: {}</p>').format(
+    lost = Markup('<p class="lost">The drawing is missing or is not valid SVG. It showed: {}</p>').format(
         text(d.get("alt")))
-    return Markup('<figure class="picture" id="figure-{n}"><div class="scroll" tabindex="0" role="group" aria-label="Figure {n}">'
-                  '{image}</div><figcaption><b>Figure {n}.</b> {caption} <a class="source" href="#cell-{cell}">code</a></figcaption>'
-                  '</figure>').format(n=number, image=Markup(image) if image else lost, caption=text(d.get("caption")), cell=cell)
+    return Markup('<figure class="picture" id="figure-{n}">'
+                  '<div class="scroll" tabindex="0" role="group" aria-label="Figure {n}">{image}</div>'
+                  '<figcaption><b>Figure {n}.</b> {caption} <a class="source" href="#cell-{cell}">code</a></figcaption>'
+                  '</figure>').format(n=number, image=Markup(image) if image else lost, cell=cell,
+                                      caption=text(d.get("caption")))
 
 # %% ../../nbs/reports/outputs.ipynb #d66d2c07
 LONGEST, FOLD_LINES = 5_000_000, 24
@@ -151,7 +158,13 @@ def _latex(value: str) -> str:
     made = formula(value.strip().strip("$").strip(), block=True)
     return f'<div class="math">{made}</div>' if made else str(Markup("<pre><code>{}</code></pre>").format(value))
 
-# %% ../../nbs/reports/outputs.ipynb #d8593eb3
+# %% ../../nbs/reports/outputs.ipynb #e29b92c1
+def _says(made: str) -> bool:
+    "Whether anything is left of an output after cleaning."
+    words_left = re.sub(r"<style>.*?</style>|<[^>]*>|\s", "", made, flags=re.S)
+    return bool(words_left or re.search(r"<(?:img|table|math)\b", made))
+
+
 _NOT_SHOWN = {"application/vnd.jupyter.widget-view+json": "An interactive widget", "application/javascript": "A script",
               "application/vnd.plotly.v1+json": "An interactive plot"}
 
@@ -166,11 +179,11 @@ def bundle(data: Mapping[str, Any], cell: int) -> Markup:
             continue
         value = json.dumps(value, indent=1, ensure_ascii=False) if media == "application/json" else raw(value)
         if len(value) > LONGEST:
-            return Markup('<p class="lost">An output of {} characters ({}) is not shown; it stands in notebook.ipynb.</p>').format(
-                f"{len(value):,}", media)
+            return Markup('<p class="lost">An output of {} characters ({}) is not shown; it stands in notebook.ipynb.'
+                          "</p>").format(f"{len(value):,}", media)
         made = {"text/html": _html, "text/markdown": markdown, "text/latex": _latex}.get(
             media, printed if media in ("text/plain", "application/json") else lambda v: picture(media, v, alt))(value)
-        if made and (re.search(r"<(?:img|table|math)\b", made) or re.sub(r"<style>.*?</style>|<[^>]*>|\s", "", made, flags=re.S)):
+        if made and _says(made):
             return Markup(f'<div class="output">{made}</div>')
     what = next((said for media, said in _NOT_SHOWN.items() if media in data), "An output that cannot be shown safely")
     return Markup('<p class="lost">{} was left out here ({}); it stands in notebook.ipynb.</p>').format(
@@ -184,9 +197,9 @@ def traceback(output: Mapping[str, Any], open_: bool = False) -> Markup:
     name = text(output.get("ename"))[:80] or "error"
     return folded(f"Traceback: {name}", f'<pre class="printed" tabindex="0">{sanitise.ansi(body)}</pre>', open_)
 
-# %% ../../nbs/reports/outputs.ipynb #396a7b14
-class Shower:
-    "Draws the outputs of a page's cells, numbering figures and tables as they come; `known` are the names with provenance."
+# %% ../../nbs/reports/outputs.ipynb #e7cd7571
+class _Single:
+    "Draws one output after another, numbering figures and tables; `known` are the names with provenance."
 
     def __init__(self, known: set[str]):
         self.known, self.figures, self.tables = known, 0, 0
@@ -201,26 +214,32 @@ class Shower:
             self.tables += 1
             return declared_table(d, self.tables)
         if kind == "missing":
-            return Markup('<p class="missing"><b>Not shown: {}.</b> {}</p>').format(text(d.get("what")), text(d.get("why")))
+            return Markup('<p class="missing"><b>Not shown: {}.</b> {}</p>').format(
+                text(d.get("what")), spoken(d.get("why")))
         return Markup("") if kind == "answer" else bundle({**data, MIME: None}, cell)
 
     def one(self, output: Mapping[str, Any], cell: int) -> Markup:
         "One output that is no declared number."
         if output.get("output_type") == "stream":
-            return printed(raw(output.get("text")), "Warnings and messages" if output.get("name") == "stderr" else "Printed output")
+            said = "Warnings and messages" if output.get("name") == "stderr" else "Printed output"
+            return printed(raw(output.get("text")), said)
         if output.get("output_type") == "error":
             return traceback(output)
         data = output.get("data") if isinstance(output.get("data"), dict) else {}
         d = data.get(MIME)
         return self.declared(d, data, cell) if isinstance(d, dict) else bundle(data, cell)
 
+# %% ../../nbs/reports/outputs.ipynb #f6edafc3
+class Shower(_Single):
+    "Draws all outputs of a page's cells."
+
     def safely(self, draw: Callable[..., Markup], *args: Any) -> Markup:
         "What `draw` makes; if the notebook holds something so odd that it fails, a line that says so."
         try:
             return draw(*args)
-        except Exception as e:   # one malformed output must not cost the reader the whole report
-            return Markup('<p class="lost">An output could not be drawn ({}: {}); it stands in notebook.ipynb.</p>').format(
-                type(e).__name__, text(e)[:200])
+        except Exception as e:   # whatever a notebook holds, and Python's errors for it are of every kind
+            return Markup('<p class="lost">An output could not be drawn ({}: {}); it stands in notebook.ipynb.'
+                          "</p>").format(type(e).__name__, text(e)[:200])
 
     def cell(self, cell: Mapping[str, Any], number: int) -> Markup:
         "All outputs of a code cell, numbers in a row gathered in one list."

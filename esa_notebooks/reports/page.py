@@ -46,35 +46,43 @@ class Dress:
         self.css = Markup(style.css_tokens() + asset("page.css"))
         self.policy = policy(self.script)
 
-# %% ../../nbs/reports/page.ipynb #d2b9bb08
+# %% ../../nbs/reports/page.ipynb #1bfc978d
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+def _entry(d: Mapping[str, Any]) -> dict[str, Any]:
+    "What the page says about one declared number."
+    measured, value = d["kind"] == "measurement", d.get("value")
+    pair = d.get("spread") if measured else d.get("ci")
+    return {"name": d["name"], "label": text(d.get("label") or d["name"]), "unit": text(d.get("unit")),
+            "shown": ("≈ " if measured else "") + text(words.shown(d)), "remark": text(remark(d)),
+            "exact": repr(value) if isinstance(value, float) else "missing" if value is None else text(value),
+            "exact_interval": " to ".join(map(repr, pair)) if words.good_pair(pair) else text(pair),
+            "measured": measured, "none": value is None, "button": button(d),
+            "cell": d["cell"] + 1 if isinstance(d.get("cell"), int) else None}
+
+
 def declared_numbers(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     "The results and measurements of a record, ready for the template."
     digests = {c.get("id"): text(c.get("sha256")) for c in dicts((record.get("code") or {}).get("cells"))}
     found: dict[str, dict] = {}
     for d in dicts(record.get("declarations")):
         name = d.get("name")
-        if d.get("kind") not in ("result", "measurement") or not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", str(name)) or name in found:
-            continue
-        measured = d["kind"] == "measurement"
-        pair = d.get("spread") if measured else d.get("ci")
-        found[name] = {"name": name, "label": text(d.get("label") or name), "shown": ("≈ " if measured else "") + text(words.shown(d)),
-                       "exact": text(repr(d["value"]) if isinstance(d.get("value"), float) else d.get("value", "missing")),
-                       "unit": text(d.get("unit")), "none": d.get("value") is None, "remark": text(remark(d)), "measured": measured, "button": button(d),
-                       "exact_interval": " to ".join(map(repr, pair)) if words.good_pair(pair) else text(pair),
-                       "cell": d["cell"] + 1 if isinstance(d.get("cell"), int) else None,
-                       "code": digests.get(d.get("cell_id"), "")}
+        if d.get("kind") in ("result", "measurement") and _NAME.fullmatch(str(name)) and name not in found:
+            found[name] = {**_entry(d), "code": digests.get(d.get("cell_id"), "")}
     return list(found.values())
 
-# %% ../../nbs/reports/page.ipynb #5f3bd247
+# %% ../../nbs/reports/page.ipynb #c7ca9582
 def _notes(record: Mapping[str, Any]) -> list[str]:
     "What a reader has to know before believing the page."
     git, notes = record.get("git") or {}, []
     if record.get("interactive"):
-        notes.append("Made interactively in JupyterLab: cells may have been run in another order, or changed in between.")
+        notes.append("Made interactively in JupyterLab: cells may have been run in another order, or changed between.")
     if git.get("dirty"):
         notes.append("The repository had uncommitted changes: the commit alone does not give this code back.")
     elif git.get("dirty") is None:
-        notes.append(f"Whether the code was changed after its commit is not known: {text(git.get('why')) or 'not recorded'}.")
+        why = text(git.get("why")) or "not recorded"
+        notes.append(f"Whether the code was changed after its commit is not known: {why}.")
     differs = (record.get("environment") or {}).get("differs_from_lock")
     differs = differs if isinstance(differs, list) else []
     if differs:
@@ -86,9 +94,11 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
 def _meta(record: Mapping[str, Any]) -> list[str]:
     "The line under the head: run, time, duration, commit."
     git = record.get("git") or {}
-    commit = f"commit {text(git['commit'])[:10]}" + (" with changes" if git.get("dirty") else "") if git.get("commit") else "no commit"
+    commit = f"commit {text(git['commit'])[:10]}" if git.get("commit") else "no commit"
+    commit += " with changes" if git.get("dirty") else ""
     took = f"took {words.duration(record['duration_s'])}" if record.get("duration_s") is not None else ""
-    return [m for m in (f"Run {text(record.get('run_id'))}", text(words.moment(record.get("started"))), took, commit) if m]
+    when = text(words.moment(record.get("started")))
+    return [part for part in (f"Run {text(record.get('run_id'))}", when, took, commit) if part]
 
 # %% ../../nbs/reports/page.ipynb #2bc8c796
 def files(listed: Any) -> list[dict[str, str]]:
@@ -114,63 +124,59 @@ def environment(record: Mapping[str, Any]) -> list[tuple[str, str]]:
             rows.append((name.capitalize(), ", ".join(f"{k} = {v}" for k, v in held.items())))
     return [(name, text(value)) for name, value in rows if value is not None]
 
-# %% ../../nbs/reports/page.ipynb #cac4e249
+# %% ../../nbs/reports/page.ipynb #f138569b
 _WRONG = {"failed": "This run failed.", "timed_out": "This run ran out of time.", "killed": "This run was killed.",
           "cancelled": "This run was cancelled.", "unreadable": "The record of this run has no status that is known."}
 SHOWN_FIRST = 6   # numbers in the head of the page
 
 
-class Page(Dress):
-    "All that a report says about one run, for the template. `cells` are the executed notebook's, None if it cannot be read."
+class _Origin(Dress):
+    "A page's account of where its run came from, shared by the appendix and every drawer."
 
-    def __init__(self, record: Mapping[str, Any], cells: list | None, unread: str = ""):
-        super().__init__("page.js")
-        record = words.shaped(record)
-        about = record["notebook"]
-        self.record, self.unread, self.outline = record, unread, Outline()
-        self.stage, self.title = text(record.get("stage")) or "report", text(about.get("title"))
-        self.heading = text(about.get("question")) or self.title or self.stage
-        self.audience, self.path = text(about.get("audience")), text(about.get("path"))
-        self.status, self.reason = words.status(record), {k: spoken(v) for k, v in words.reason(record).items()}
-        self.wrong = _WRONG.get(self.status.key, "")
-        self.answer = next((text(d.get("text")) for d in dicts(record.get("declarations")) if d.get("kind") == "answer"), "")
-        self.numbers, self.notes, self.meta = declared_numbers(record), _notes(record), _meta(record)
-        self.measured = any(d["measured"] for d in self.numbers)
-        self.key = ([d for d in self.numbers if not d["measured"]] or self.numbers)[:SHOWN_FIRST]
-        self.shower = Shower({d["name"] for d in self.numbers})
-        self._provenance()
-        self._cells(cells or [])
-
-    def _provenance(self) -> None:
-        "What the appendix and the drawers share."
-        record, env, git = self.record, self.record["environment"], self.record["git"]
+    def about_run(self, record: Mapping[str, Any]) -> None:
+        env, git, modules = record["environment"], record["git"], record["code"].get("modules")
         self.verify = f"esa-notebooks verify {text(record.get('run_id'))} --execute"
         self.command = text(record.get("command")) or f"esa-notebooks execute {self.path}"
         self.inputs, self.outputs = files(record.get("inputs")), files(record.get("outputs"))
         self.parameters, self.environment = parameters(record), environment(record)
         self.git = {"commit": text(git.get("commit")), "dirty": git.get("dirty"), "why": text(git.get("why"))}
         self.lock, self.run_key = text(env.get("lock_sha256")), text(record.get("key"))
-        modules = record["code"].get("modules")
-        modules = modules if isinstance(modules, dict) else {}
-        self.modules = [(text(name), text(digest)) for name, digest in modules.items()]
-        listed = record.get("warnings")
-        self.warnings = [text(w) for w in listed] if isinstance(listed, list) else []
+        self.modules = [(text(n), text(d)) for n, d in modules.items()] if isinstance(modules, dict) else []
+        self.warnings = [text(w) for w in record["warnings"]] if isinstance(record.get("warnings"), list) else []
 
-    def _cells(self, cells: list) -> None:
-        "Number the cells, note how each stands, and find the one that failed."
-        states = {c.get("id"): c for c in dicts(self.record.get("cells"))}
-        self.numbered: dict[int, int] = {}
+# %% ../../nbs/reports/page.ipynb #99aafcd8
+class Page(_Origin):
+    "All that a report says about one run, for the template; `cells` are those of the executed notebook."
+
+    def __init__(self, record: Mapping[str, Any], cells: list, unread: str = ""):
+        super().__init__("page.js")
+        record = words.shaped(record)
+        about, declared = record["notebook"], dicts(record.get("declarations"))
+        self.unread, self.outline = unread, Outline()
+        self.stage, self.title = text(record.get("stage")) or "report", text(about.get("title"))
+        self.heading = text(about.get("question")) or self.title or self.stage
+        self.audience, self.path = text(about.get("audience")), text(about.get("path"))
+        self.status, self.reason = words.status(record), {k: spoken(v) for k, v in words.reason(record).items()}
+        self.wrong = _WRONG.get(self.status.key, "")
+        self.answer = next((spoken(d.get("text")) for d in declared if d.get("kind") == "answer"), "")
+        self.numbers, self.notes, self.meta = declared_numbers(record), _notes(record), _meta(record)
+        self.measured = any(d["measured"] for d in self.numbers)
+        self.key = ([d for d in self.numbers if not d["measured"]] or self.numbers)[:SHOWN_FIRST]
+        self.shower = Shower({d["name"] for d in self.numbers})
+        self.about_run(record)
+        self.about_cells(dicts(record.get("cells")), cells)
+
+    def about_cells(self, recorded: list[dict], cells: list) -> None:
+        "Note how each cell stands, and find the one that failed."
+        states = {c.get("id"): c for c in recorded}
         self.state = {i: states.get(cell.get("id"), {}) for i, cell in enumerate(cells, 1)}
-        self.failing, self.traceback = None, Markup("")
-        for i, cell in enumerate(cells, 1):
-            for output in dicts(cell.get("outputs")):
-                if output.get("output_type") == "error":
-                    self.failing, self.traceback = i, self.shower.safely(traceback, output, True) if self.reason else Markup("")
-        waiting = sum(c.get("cell_type") == "code" and self.state[i].get("status") == "pending" for i, c in enumerate(cells, 1))
-        self.pending = "" if not waiting or self.status.key == "running" else (
-            f"{waiting} cell{'s' * (waiting > 1)} did not run." )
-        if self.failing is None:
-            self.failing = next((i for i, s in self.state.items() if s.get("status") == "failed"), None)
+        raised = [(i, output) for i, cell in enumerate(cells, 1) for output in dicts(cell.get("outputs"))
+                  if output.get("output_type") == "error"]
+        failed = [i for i, s in self.state.items() if s.get("status") == "failed"]
+        self.failing = raised[-1][0] if raised else next(iter(failed), None)
+        self.traceback = self.shower.safely(traceback, raised[-1][1], True) if raised and self.reason else ""
+        waiting = sum(s.get("status") == "pending" and s.get("kind") != "markdown" for s in self.state.values())
+        self.pending = f"{waiting} cell{'s' * (waiting > 1)} did not run." if waiting and self.reason else ""
 
 # %% ../../nbs/reports/page.ipynb #64fc1811
 def without_heading(source: str) -> str:
@@ -194,14 +200,15 @@ def highlighted(source: str) -> Markup:
     from pygments import highlight
     return Markup(highlight(source, *_highlighter()))
 
-# %% ../../nbs/reports/page.ipynb #802982c0
+# %% ../../nbs/reports/page.ipynb #ff207082
 def prose(page: Page, cell: Mapping[str, Any], number: int, first: bool) -> Markup:
     "A Markdown cell."
     source = text(cell.get("source"))
     source = without_heading(source) if first else source
     held = cell.get("attachments") if isinstance(cell.get("attachments"), dict) else {}
     attachments = {name: data for name, data in held.items() if isinstance(data, dict)}
-    return Markup(f'<div id="cell-{number}">{page.shower.safely(lambda: Markup(markdown(source, page.outline, attachments)))}</div>')
+    made = page.shower.safely(lambda: Markup(markdown(source, page.outline, attachments)))
+    return Markup('<div id="cell-{}">{}</div>').format(number, made)
 
 
 def code(page: Page, cell: Mapping[str, Any], number: int) -> Markup:
@@ -210,6 +217,7 @@ def code(page: Page, cell: Mapping[str, Any], number: int) -> Markup:
     if not source.strip():
         return Markup("")
     took = f", {words.duration(state['duration_s'])}" if isinstance(state.get("duration_s"), (int, float)) else ""
-    word = {"failed": ", failed", "pending": ", not run", "running": ", running when the run ended"}.get(state.get("status"), took)
-    return Markup('<details class="code" id="cell-{}"><summary>Code, cell {}{}</summary><pre tabindex="0"><code>{}</code></pre></details>'
-                  ).format(number, number, word, highlighted(source))
+    stood = {"failed": ", failed", "pending": ", not run", "running": ", running when the run ended"}
+    return Markup('<details class="code" id="cell-{n}"><summary>Code, cell {n}{word}</summary>'
+                  '<pre tabindex="0"><code>{code}</code></pre></details>').format(
+        n=number, word=stood.get(state.get("status"), took), code=highlighted(source))

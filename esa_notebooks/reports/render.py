@@ -18,7 +18,7 @@ from .outputs import dicts, joined, text
 from .page import ASSETS, Page, code, prose
 from ..runs.record import RecordError, read_record, write_beside
 
-# %% ../../nbs/reports/render.ipynb #1e2dc283
+# %% ../../nbs/reports/render.ipynb #1dc19d96
 LARGEST = 300_000_000
 
 
@@ -27,15 +27,17 @@ def read_notebook(path: Path) -> tuple[Any, str]:
     empty = nbformat.v4.new_notebook()
     try:
         if path.stat().st_size > LARGEST:
-            return empty, f"The executed notebook has {path.stat().st_size:,} bytes, too many for a page; it lies beside this report."
+            return empty, f"The executed notebook has {path.stat().st_size:,} bytes, too many for a page."
         read = json.loads(path.read_text(encoding="utf-8", errors="replace"))
         cells = [c for c in read["cells"] if isinstance(c, dict)]
     except FileNotFoundError:
         return empty, "The executed notebook is missing from the run's folder, so its cells cannot be shown."
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
-        return empty, f"The executed notebook cannot be read, so its cells cannot be shown ({type(e).__name__}: {text(e)[:200]})."
+        why = f"{type(e).__name__}: {text(e)[:200]}"
+        return empty, f"The executed notebook cannot be read, so its cells cannot be shown ({why})."
     for i, cell in enumerate(cells):
-        cell.update(source=text(cell.get("source")), number=i + 1, metadata={}, outputs=joined(dicts(cell.get("outputs"))))
+        cell.update(source=text(cell.get("source")), number=i + 1, metadata={},
+                    outputs=joined(dicts(cell.get("outputs"))))
     return nbformat.from_dict({**empty, "cells": cells}), ""
 
 # %% ../../nbs/reports/render.ipynb #82f24ff1
@@ -60,23 +62,25 @@ def _exporter():
 
     return ReportExporter(extra_template_paths=[str(ASSETS)], template_file="report.html.j2")
 
-# %% ../../nbs/reports/render.ipynb #287fa193
+# %% ../../nbs/reports/render.ipynb #de391fed
 class _Drawn(Page):
     "A page whose cells the template can draw by number."
 
     def __deepcopy__(self, memo):   # nbconvert copies what it hands to a template; this one is made for a single use
         return self
 
+    first = True   # until a Markdown cell has been drawn
+
     def prose(self, cell: Any) -> Markup:
-        first = not any(kind == "markdown" for kind in self.numbered.values())
-        self.numbered[cell.number] = "markdown"
+        first, self.first = self.first, False
         return prose(self, cell, cell.number, first)
 
     def code(self, cell: Any) -> Markup:
         return code(self, cell, cell.number)
 
     def raw(self, cell: Any) -> Markup:
-        return Markup('<pre class="printed">{}</pre>').format(text(cell.source)[:20_000]) if cell.source.strip() else Markup("")
+        shown = cell.source.strip()[:20_000]
+        return Markup('<pre class="printed">{}</pre>').format(shown) if shown else Markup("")
 
     def outputs_of(self, cell: Any) -> Markup:
         return self.shower.cell(cell, cell.number)

@@ -25,10 +25,11 @@ def sound(text: object) -> str:
     text = str(text).replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROL.sub("\ufffd", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
-# %% ../../nbs/reports/sanitise.ipynb #d38390d2
+# %% ../../nbs/reports/sanitise.ipynb #533289a1
 _PROPERTIES = {"color", "background", "background-color", "font-weight", "font-style", "font-size", "font-family",
                "text-align", "text-decoration", "text-transform", "vertical-align", "white-space", "width", "height",
-               "min-width", "max-width", "opacity", "caption-side", "border-collapse", "border-spacing", "letter-spacing",
+               "min-width", "max-width", "opacity", "caption-side", "border-collapse", "border-spacing",
+               "letter-spacing",
                *(f"padding{s}" for s in ("", "-left", "-right", "-top", "-bottom")),
                *(f"border{s}{p}" for s in ("", "-left", "-right", "-top", "-bottom")
                  for p in ("", "-color", "-style", "-width"))}
@@ -49,9 +50,10 @@ def clean_declarations(css: str) -> str:
         kept["color"] = style.INK
     return "; ".join(f"{name}: {value}" for name, value in kept.items())
 
-# %% ../../nbs/reports/sanitise.ipynb #8040f824
+# %% ../../nbs/reports/sanitise.ipynb #e89f0c64
 _RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
-_SELECTOR = re.compile(r"#T_\w+(?:[ >.]+[a-zA-Z][\w-]*|:(?:hover|first-child|last-child|nth-child\([\w+ ]+\)))*", re.ASCII)
+_STATE = r"hover|first-child|last-child|nth-child\([\w+ ]+\)"
+_SELECTOR = re.compile(rf"#T_\w+(?:[ >.]+[a-zA-Z][\w-]*|:(?:{_STATE}))*", re.ASCII)
 
 
 def clean_sheet(css: str) -> str:
@@ -80,11 +82,11 @@ def raster(media: str, data: str, alt: str = "") -> str | None:
         return None
     return f'<img src="data:{media};base64,{data}" alt="{html.escape(sound(alt))}">'
 
-# %% ../../nbs/reports/sanitise.ipynb #3692ae89
+# %% ../../nbs/reports/sanitise.ipynb #3504f69e
 SVG = "http://www.w3.org/2000/svg"
-_DRAWS = set("""svg g path rect circle ellipse line polyline polygon text tspan textPath title desc defs clipPath mask pattern
-    linearGradient radialGradient stop use symbol marker image style filter feBlend feColorMatrix feComposite feFlood
-    feGaussianBlur feMerge feMergeNode feOffset""".split())
+_DRAWS = set("""svg g path rect circle ellipse line polyline polygon text tspan textPath title desc defs clipPath mask
+    pattern linearGradient radialGradient stop use symbol marker image style filter feBlend feColorMatrix feComposite
+    feFlood feGaussianBlur feMerge feMergeNode feOffset""".split())
 _FETCHES = re.compile(r"@import|javascript:|expression\(|url\(\s*['\"]?\s*(?!#)(?!['\"])", re.I)
 ElementTree.register_namespace("", SVG)
 ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
@@ -96,10 +98,11 @@ def _harmless(name: str, value: str, tag: str) -> bool:
     if local.startswith("on") or name == "{http://www.w3.org/XML/1998/namespace}base" or _FETCHES.search(value):
         return False
     if local in ("href", "src"):
-        return value.startswith("#") or tag == "image" and bool(re.match(r"data:image/(png|jpeg|gif|webp);base64,", value))
+        embedded = re.match(r"data:image/(png|jpeg|gif|webp);base64,", value)
+        return value.startswith("#") or tag == "image" and bool(embedded)
     return True
 
-# %% ../../nbs/reports/sanitise.ipynb #5bf384c8
+# %% ../../nbs/reports/sanitise.ipynb #5765ebd1
 def _only_drawing(root: ElementTree.Element) -> None:
     "Take out of `root` whatever is not drawing."
     todo = [root]
@@ -129,16 +132,16 @@ def svg(drawing: str | bytes, alt: str = "") -> str | None:
         return None
     _only_drawing(root)
     data = base64.b64encode(ElementTree.tostring(root)).decode()
-    ours = ' class="own"' if style.INK in text.lower() else ""   # the page puts white paper under all others
+    ours = ' class="own"' if style.ours(text) else ""   # the page puts white paper under all others
     return f'<img{ours} src="data:image/svg+xml;base64,{data}" alt="{html.escape(sound(alt))}">'
 
-# %% ../../nbs/reports/sanitise.ipynb #15b2f625
+# %% ../../nbs/reports/sanitise.ipynb #7d00b984
 MATHML = "http://www.w3.org/1998/Math/MathML"
-_MATH_TAGS = set("""math mi mo mn ms mtext mspace mrow mfrac msqrt mroot mstyle mpadded mphantom menclose msub msup msubsup
-    munder mover munderover mmultiscripts mprescripts mtable mtr mtd""".split())
-_MATH_ATTRIBUTES = set("""display mathvariant stretchy fence separator form lspace rspace width height depth minsize maxsize
-    linethickness columnalign rowspacing columnspacing accent accentunder displaystyle scriptlevel largeop movablelimits
-    symmetric notation""".split())
+_MATH_TAGS = set("""math mi mo mn ms mtext mspace mrow mfrac msqrt mroot mstyle mpadded mphantom menclose msub msup
+    msubsup munder mover munderover mmultiscripts mprescripts mtable mtr mtd""".split())
+_MATH_ATTRIBUTES = set("""display mathvariant stretchy fence separator form lspace rspace width height depth minsize
+    maxsize linethickness columnalign rowspacing columnspacing accent accentunder displaystyle scriptlevel largeop
+    movablelimits symmetric notation""".split())
 
 
 def _math_element(element: ElementTree.Element) -> str:
@@ -166,19 +169,20 @@ def mathml(source: str) -> str | None:
         pass
     return None
 
-# %% ../../nbs/reports/sanitise.ipynb #766b92dc
-_TAGS = set("""a abbr b bdi bdo blockquote br caption cite code col colgroup dd del details dfn div dl dt em figcaption figure
-    h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q rp rt ruby s samp small span strong sub summary sup table tbody td
-    tfoot th thead time tr u ul var wbr""".split())
-_GONE = set("""script style iframe object embed noscript noembed noframes template title textarea select option xmp svg math
-    head frameset audio video canvas applet""".split())
+# %% ../../nbs/reports/sanitise.ipynb #6f01e26b
+_TAGS = set("""a abbr b bdi bdo blockquote br caption cite code col colgroup dd del details dfn div dl dt em figcaption
+    figure h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q rp rt ruby s samp small span strong sub summary sup
+    table tbody td tfoot th thead time tr u ul var wbr""".split())
+_GONE = set("""script style iframe object embed noscript noembed noframes template title textarea select option xmp svg
+    math head frameset audio video canvas applet""".split())
 _CELL = {"colspan", "rowspan", "style", "id"}
 _ATTRIBUTES = {"*": {"class", "title", "lang", "dir"}, "a": {"href"}, "img": {"src", "alt", "width", "height"},
                "details": {"open"}, "ol": {"start", "type"}, "time": {"datetime"}, "span": {"style"}, "div": {"style"},
-               "p": {"style"}, "table": {"style", "id"}, "caption": {"style", "id"}, "td": _CELL, "th": _CELL | {"scope"},
-               "tr": {"style", "id"}, "col": {"span", "style"}, "colgroup": {"span"}, "thead": {"style"}, "tbody": {"style"},
-               "esa-math": {"n"}}
-_CLASS = re.compile(r"dataframe|data|blank|index_name|(?:col|row)_heading|(?:level|row|col)\d+|ansi-[\w-]+|math|lost|own", re.ASCII)
+               "p": {"style"}, "table": {"style", "id"}, "caption": {"style", "id"}, "td": _CELL,
+               "th": _CELL | {"scope"}, "tr": {"style", "id"}, "col": {"span", "style"}, "colgroup": {"span"},
+               "thead": {"style"}, "tbody": {"style"}, "esa-math": {"n"}}
+_CLASS = re.compile(r"dataframe|data|blank|index_name|(?:col|row)_heading|(?:level|row|col)\d+|ansi-[\w-]+"
+                    r"|math|lost|own", re.ASCII)
 _LINK = re.compile(r"(?:https?://|mailto:)[^\s]+|#[\w.:-]*", re.I)
 _IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/]+={0,2}")
 
@@ -226,11 +230,11 @@ def _said(match: re.Match) -> str:
     named = f": {html.escape(html.unescape(alt.group(1)))}" if alt and alt.group(1).strip() else ""
     return f'<em class="lost">[image left out{named}]</em>'
 
-# %% ../../nbs/reports/sanitise.ipynb #33f507c5
+# %% ../../nbs/reports/sanitise.ipynb #5a39cbde
 def clean(markup: str, formulas: list[str] | None = None) -> str:
     """`markup` as HTML that can stand on a page: no script, no handler, no request, no form, no id of ours.
 
-    `formulas` are MathML texts whose places are marked `<esa-math n="0"></esa-math>`, …; those in `markup` are added to them.
+    `formulas` are MathML texts whose places are marked `<esa-math n="0"></esa-math>`, …; those in `markup` are added.
     """
     formulas = list(formulas or [])
     markup = sound(markup)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read', 'line', 'safe_line', 'latest', 'not_obtained', 'counted', 'Site', 'build_site']
 
-# %% ../../nbs/reports/site.ipynb #3979ecca
+# %% ../../nbs/reports/site.ipynb #cc9a0c67
 import json
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader
 
 from . import words
-from .outputs import dicts, text
+from .outputs import dicts, spoken, text
 from .page import ASSETS, Dress, declared_numbers
 from ..runs.record import SCHEMA, now, write_beside
 
@@ -34,7 +34,7 @@ def read(folder: Path) -> dict[str, Any]:
         return {**said, "why": f"The record is of another version ({schema or 'none'}; this one reads {SCHEMA})."}
     return {**record, "run_id": folder.name, "stage": folder.parent.name}
 
-# %% ../../nbs/reports/site.ipynb #ddea9006
+# %% ../../nbs/reports/site.ipynb #2610de5c
 def _short(value: Any, most: int = 60) -> str:
     shown = text(value)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
@@ -54,26 +54,31 @@ def line(folder: Path) -> dict[str, Any]:
     stage = text(record["stage"])
     declared = dicts(record.get("declarations"))
     parameters = {text(p.get("name")): text(p.get("value")) for p in dicts(record.get("parameters"))}
+    given = {text(p.get("name")) for p in dicts(record.get("parameters")) if p.get("origin") == "given"}
     done = [d for d in declared_numbers({"declarations": declared[:40]}) if not (d["measured"] or d["none"])][:4]
     return {"stage": stage, "run_id": text(record["run_id"]), "status": status,
             "heading": text(about.get("question") or about.get("title") or stage),
-            "parameters": ", ".join(f"{n} = {_short(v)}" for n, v in parameters.items()), "about": (stage, tuple(sorted(parameters.items()))),
-            "reason": record.get("why") or _why(why),
-            "answer": next((text(d.get("text")) for d in declared if d.get("kind") == "answer"), ""), "numbers": done,
-            "started": text(record.get("started")), "when": text(words.moment(record["started"])) if record.get("started") else "",
+            "parameters": ", ".join(f"{n} = {_short(v)}" for n, v in parameters.items() if n in given),
+            "about": (stage, tuple(sorted(parameters.items()))),
+            "reason": spoken(record.get("why") or _why(why)),
+            "answer": next((spoken(d.get("text")) for d in declared if d.get("kind") == "answer"), ""), "numbers": done,
+            "started": text(record.get("started")),
+            "when": text(words.moment(record["started"])) if record.get("started") else "",
             "duration": words.duration(record["duration_s"]) if record.get("duration_s") is not None else "",
             "interactive": bool(record.get("interactive")),
-            "href": quote(f"runs/{folder.parent.name}/{folder.name}/report.html") if (folder / "report.html").is_file() else ""}
+            "href": quote(f"runs/{folder.parent.name}/{folder.name}/report.html") * (folder / "report.html").is_file()}
 
-# %% ../../nbs/reports/site.ipynb #0574b89f
+# %% ../../nbs/reports/site.ipynb #25988e3e
 def safe_line(folder: Path) -> dict[str, Any]:
     "`line`, or a line that says the record is malformed."
     try:
         return line(folder)
     except Exception as e:   # whatever a damaged record does, the other runs stay visible
-        return {"stage": folder.parent.name, "run_id": folder.name, "status": words.status({"ended": ""}), "heading": folder.parent.name,
-                "parameters": "", "about": (folder.parent.name, folder.name), "answer": "", "numbers": [], "started": "",
-                "reason": f"The record is malformed ({type(e).__name__}).", "when": "", "duration": "", "interactive": False, "href": ""}
+        stage = folder.parent.name
+        empty = dict.fromkeys(("parameters", "answer", "started", "when", "duration", "href"), "")
+        return {**empty, "stage": stage, "run_id": folder.name, "heading": stage, "about": (stage, folder.name),
+                "status": words.status({"ended": ""}), "reason": f"The record is malformed ({type(e).__name__}).",
+                "numbers": [], "interactive": False}
 
 # %% ../../nbs/reports/site.ipynb #29abb023
 def latest(lines: list[dict]) -> list[dict]:
@@ -88,7 +93,7 @@ def latest(lines: list[dict]) -> list[dict]:
             newest["earlier"] = a_line
     return sorted(first.values(), key=lambda one: one["stage"])
 
-# %% ../../nbs/reports/site.ipynb #2208e480
+# %% ../../nbs/reports/site.ipynb #91e8eeb3
 def not_obtained(reports: Path) -> list[dict[str, str]]:
     "The entries of not-obtained.json; a damaged file is itself an entry."
     try:
@@ -96,11 +101,12 @@ def not_obtained(reports: Path) -> list[dict[str, str]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as e:
-        return [{"what": "The list of sources not obtained", "why": f"cannot be read: {text(e)[:120]}", "do": "", "when": ""}]
+        why = f"cannot be read: {text(e)[:120]}"
+        return [{"what": "The list of sources not obtained", "why": why, "do": "", "when": ""}]
     return [{"what": text(m.get("what")), "why": text(m.get("why")), "do": text(m.get("do")),
              "when": text(words.moment(m["when"])) if m.get("when") else ""} for m in dicts(listed)]
 
-# %% ../../nbs/reports/site.ipynb #03d15dcd
+# %% ../../nbs/reports/site.ipynb #a1af35c5
 def counted(n: int, word: str) -> str:
     "`1 run`, `2 runs`."
     return f"{n:,} {word}{'' if n == 1 else 's'}"
@@ -113,7 +119,7 @@ class Site(Dress):
     def __init__(self, reports: Path):
         super().__init__("index.js")
         folders = [p for p in (reports / "runs").glob("*/*") if p.is_dir() and not p.name.startswith(".")]
-        self.runs = sorted(map(safe_line, folders), key=lambda one: (one["started"] or one["run_id"], one["run_id"]), reverse=True)
+        self.runs = sorted(map(safe_line, folders), key=lambda one: (one["started"], one["run_id"]), reverse=True)
         self.runs.sort(key=lambda one: one["status"].key == "unreadable")
         self.latest, self.missing = latest(self.runs), not_obtained(reports)
         there = {one["status"].key: one["status"].word for one in self.runs}
@@ -132,14 +138,14 @@ class Site(Dress):
         absent = f"; {counted(len(self.missing), 'source')} could not be obtained" if self.missing else ""
         return f"{counted(len(self.runs), 'run')} of {stages}; {state}{absent}."
 
-# %% ../../nbs/reports/site.ipynb #8cd27b89
+# %% ../../nbs/reports/site.ipynb #7f85cb7e
 @cache
 def _template():
-    return Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=False).get_template("index.html.j2")
+    return Environment(loader=FileSystemLoader(ASSETS), autoescape=True).get_template("index.html.j2")
 
 
 def build_site(reports_dir: Path) -> Path:
-    "Write `index.html` over all runs in `reports_dir` and return its path. A damaged record becomes a line that says so."
+    "Write `index.html` over all runs in `reports_dir`; return its path. A damaged record becomes a line that says so."
     reports = Path(reports_dir)
     reports.mkdir(parents=True, exist_ok=True)
     page = _template().render(site=Site(reports))

@@ -26,12 +26,12 @@ def decimals(value: float, ci: Any = None, digits: int | None = None) -> int:
         return 0
     return max(0, 2 - math.floor(math.log10(abs(value))))
 
-# %% ../../nbs/reports/words.ipynb #5385f7a3
+# %% ../../nbs/reports/words.ipynb #bacaede0
 THIN, MINUS = "\u202f", "\u2212"
 
 
 def number(value: Any, places: int | None = None) -> str:
-    "`value` with thousands grouped from 10,000 and a real minus sign, to `places` decimals; words for what is not a number."
+    "`value` with grouped thousands and a real minus sign, to `places` decimals; words for what is not a number."
     if value is None:
         return "missing"
     if isinstance(value, bool):
@@ -44,11 +44,12 @@ def number(value: Any, places: int | None = None) -> str:
     if isinstance(value, float) and value and not 1e-5 <= abs(value) < 1e12:
         return f"{value:.3g}".replace("-", MINUS)
     rounded = round(value, places) if places < 0 else value
-    text = f"{rounded:{',' if abs(rounded) >= 10_000 else ''}.{max(places, 0)}f}" if isinstance(rounded, float) or places > 0 \
-        else f"{rounded:{',' if abs(rounded) >= 10_000 else ''}d}"
+    group = "," if abs(rounded) >= 10_000 else ""   # 2026 is read as it stands, 49,097 is not
+    form = f"{group}.{max(places, 0)}f" if isinstance(rounded, float) or places > 0 else f"{group}d"
+    text = format(rounded, form)
     return (text.lstrip("-") if not text.strip("-0.,") else text).replace("-", MINUS)
 
-# %% ../../nbs/reports/words.ipynb #e988c126
+# %% ../../nbs/reports/words.ipynb #4db45d22
 def places_of(d: Mapping[str, Any]) -> int | None:
     "The decimals in which a declared number and its interval are shown; None for what is not a number."
     value, ci = d.get("value"), d.get("ci")
@@ -60,7 +61,7 @@ def places_of(d: Mapping[str, Any]) -> int | None:
 def good_pair(ci: Any) -> bool:
     "Whether `ci` is a pair of finite numbers."
     return (isinstance(ci, (list, tuple)) and len(ci) == 2
-            and all(isinstance(b, (int, float)) and math.isfinite(b) for b in ci))
+            and all(isinstance(b, (int, float)) and not isinstance(b, bool) and math.isfinite(b) for b in ci))
 
 
 def with_unit(text: str, unit: Any) -> str:
@@ -75,13 +76,13 @@ def interval(d: Mapping[str, Any], key: str = "ci") -> str:
     low, high = (number(b, places_of({**d, "ci": d[key]})) for b in d[key])
     return f"{low} to {with_unit(high, d.get('unit'))}"
 
-# %% ../../nbs/reports/words.ipynb #73c48c25
+# %% ../../nbs/reports/words.ipynb #37260173
 def spread(d: Mapping[str, Any]) -> str:
     "The spread of a measurement in words, or nothing."
     if good_pair(d.get("spread")):
         return interval(d, "spread")
     value, s = d.get("value"), d.get("spread")
-    if isinstance(s, bool) or not isinstance(s, (int, float)) or not math.isfinite(s) or not isinstance(value, (int, float)):
+    if not good_pair((value, s)):
         return ""
     return f"± {with_unit(number(s, decimals(value, (value - s, value + s))), d.get('unit'))}"
 
@@ -89,9 +90,8 @@ def spread(d: Mapping[str, Any]) -> str:
 def shown(d: Mapping[str, Any]) -> str:
     "The value of a declared number as a reader meets it, with its unit."
     pair = d.get("spread") if good_pair(d.get("spread")) else None
-    s = d.get("spread")
-    if pair is None and isinstance(s, (int, float)) and not isinstance(s, bool) and isinstance(d.get("value"), (int, float)):
-        pair = (d["value"] - s, d["value"] + s)
+    if pair is None and good_pair((d.get("value"), d.get("spread"))):
+        pair = (d["value"] - d["spread"], d["value"] + d["spread"])
     places = places_of({**d, "ci": d.get("ci") or pair})
     text = number(d.get("value"), places)
     return with_unit(text, d.get("unit")) if d.get("value") is not None else text
@@ -132,7 +132,7 @@ def moment(iso: Any) -> str:
     at = at.astimezone(timezone.utc) if at.tzinfo else at
     return f"{at.day} {at:%B %Y, %H:%M}{' UTC' if at.tzinfo else ''}"
 
-# %% ../../nbs/reports/words.ipynb #8677df86
+# %% ../../nbs/reports/words.ipynb #435a5197
 class Status(NamedTuple):
     "How a run stands: its key, the word and the shape for it."
     key: str
@@ -140,8 +140,9 @@ class Status(NamedTuple):
     shape: str
 
 
-_SAID = {"succeeded": ("Succeeded", "●"), "failed": ("Failed", "✕"), "timed_out": ("Timed out", "◔"), "killed": ("Killed", "■"),
-         "cancelled": ("Cancelled", "○"), "running": ("In progress", "◐"), "unreadable": ("Unreadable", "?")}
+_SAID = {"succeeded": ("Succeeded", "●"), "failed": ("Failed", "✕"), "timed_out": ("Timed out", "◔"),
+         "killed": ("Killed", "■"), "cancelled": ("Cancelled", "○"), "running": ("In progress", "◐"),
+         "unreadable": ("Unreadable", "?")}
 SILENT = {"what": "The runner ended without a word.", "where": "before the notebook was done",
           "do": "Look for a lack of memory or a machine that was stopped, and run it again."}
 

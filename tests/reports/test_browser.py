@@ -1,4 +1,6 @@
+# ruff: noqa: E501  (JavaScript)
 """Reports in a real browser: nothing runs but our script, nothing is fetched, and everybody can use the page."""
+
 import importlib.util
 import shutil
 from pathlib import Path
@@ -12,8 +14,15 @@ from tests.reports.attacks import CELLS, HTML, MARKDOWN, RECORD
 from tests.reports.conftest import FAILED, code, display, failed_cells, good_cells, make_run, md
 
 CHROMIUM = Path("/usr/bin/chromium")
-ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync"]
+ARGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SIZES = {"desktop": (1280, 900), "phone": (360, 740)}
 
 
@@ -23,6 +32,7 @@ def browser():
     require("chromium", found, "no Chromium at /usr/bin/chromium")
     require("chromium", importlib.util.find_spec("playwright"), "playwright is not installed")
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as p:
         started = p.chromium.launch(executable_path=str(CHROMIUM if CHROMIUM.exists() else found), args=ARGS)
         yield started
@@ -34,13 +44,26 @@ def pages(tmp_path_factory):
     """The addresses of a good, a failed and an attacked report and of the index over them."""
     reports = tmp_path_factory.mktemp("reports")
     good = render(make_run(reports, good_cells()))
-    failed = render(make_run(reports, failed_cells(), run_id="20261124T140000Z-ffffffff", stage="prepare", interactive=True, **FAILED))
+    failed = render(
+        make_run(
+            reports, failed_cells(), run_id="20261124T140000Z-ffffffff", stage="prepare", interactive=True, **FAILED
+        )
+    )
     fragments = [*HTML.values(), *MARKDOWN.values()]
-    cells = [md("# Title"), *(c for f in fragments for c in (md(f), code("x", display(data={"text/html": f}), display(data={"text/markdown": f})))),
-             *(c for cs in CELLS.values() for c in cs)]
+    cells = [
+        md("# Title"),
+        *(
+            c
+            for f in fragments
+            for c in (md(f), code("x", display(data={"text/html": f}), display(data={"text/markdown": f})))
+        ),
+        *(c for cs in CELLS.values() for c in cs),
+    ]
     record = {k: v for name, fields in RECORD.items() if name != "record status" for k, v in fields.items()}
     attacked = render(make_run(reports, cells, run_id="20261124T150000Z-eeeeeeee", stage="attacked", **record))
-    (reports / "not-obtained.json").write_text('[{"what": "<script>alert(1)</script>", "why": "<img src=x onerror=alert(1)>"}]')
+    (reports / "not-obtained.json").write_text(
+        '[{"what": "<script>alert(1)</script>", "why": "<img src=x onerror=alert(1)>"}]'
+    )
     found = {"good": good, "failed": failed, "attacked": attacked, "index": build_site(reports)}
     return {name: path.resolve().as_uri() for name, path in found.items()}
 
@@ -56,8 +79,10 @@ class Watched:
         self.page.on("request", lambda r: self.requests.append(r.url))
         self.page.on("console", lambda m: self.console.append(f"{m.type}: {m.text}"))
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
-        self.page.add_init_script("window.broken = []; document.addEventListener('securitypolicyviolation', "
-                                  "e => window.broken.push(e.violatedDirective + ' ' + e.blockedURI))")
+        self.page.add_init_script(
+            "window.broken = []; document.addEventListener('securitypolicyviolation', "
+            "e => window.broken.push(e.violatedDirective + ' ' + e.blockedURI))"
+        )
         self.url = url
         self.page.goto(url)
 
@@ -100,7 +125,9 @@ def test_what_the_browser_built_of_the_attacks_is_harmless(browser, pages):
 
 def test_a_script_that_is_not_ours_is_refused_by_the_policy(browser, pages, tmp_path):
     changed = tmp_path / "changed.html"
-    changed.write_text(Path(pages["good"].removeprefix("file://")).read_text().replace("</main>", "<script>alert(1)</script></main>"))
+    changed.write_text(
+        Path(pages["good"].removeprefix("file://")).read_text().replace("</main>", "<script>alert(1)</script></main>")
+    )
     with Watched(browser, changed.as_uri()) as w:
         w.page.wait_for_timeout(100)
         assert w.dialogs == [] and any("script-src" in b for b in w.page.evaluate("window.broken"))
@@ -124,15 +151,20 @@ def test_the_page_never_scrolls_sideways(browser, pages, name, size):
 def test_axe_finds_nothing_serious(browser, pages, name, size, scheme):
     require("axe", importlib.util.find_spec("axe_playwright_python"), "axe-playwright-python is not installed")
     import axe_playwright_python
+
     axe = next(Path(axe_playwright_python.__file__).parent.rglob("axe.min.js")).read_text()
-    with Watched(browser, pages[name], size=size, scheme=scheme, bypass_csp=True) as w:   # only so that axe itself may run
+    with Watched(
+        browser, pages[name], size=size, scheme=scheme, bypass_csp=True
+    ) as w:  # only so that axe itself may run
         w.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         w.page.evaluate(axe + "; null")
         if name == "good":
             w.page.evaluate("document.querySelector('.from').showPopover()")
-        assert w.page.evaluate("async () => (await axe.run()).passes.length") > 20   # axe did look
-        found = w.page.evaluate("async () => (await axe.run()).violations.filter(v => ['serious', 'critical'].includes(v.impact))"
-                                ".map(v => v.id + ': ' + v.nodes.slice(0, 3).map(n => n.html.slice(0, 150) + ' ' + n.failureSummary).join(' | '))")
+        assert w.page.evaluate("async () => (await axe.run()).passes.length") > 20  # axe did look
+        found = w.page.evaluate(
+            "async () => (await axe.run()).violations.filter(v => ['serious', 'critical'].includes(v.impact))"
+            ".map(v => v.id + ': ' + v.nodes.slice(0, 3).map(n => n.html.slice(0, 150) + ' ' + n.failureSummary).join(' | '))"
+        )
         assert found == []
 
 
@@ -185,13 +217,14 @@ def test_figures_are_dark_on_a_dark_page_and_light_on_a_light_one(browser, pages
     import io
 
     from PIL import Image
+
     darkest = {}
     for scheme in ("light", "dark"):
         with Watched(browser, pages["good"], scheme=scheme) as w:
             shot = Image.open(io.BytesIO(w.page.locator("figure.picture img").screenshot())).convert("L")
             darkest[scheme] = shot.getpixel((2, 2)), *shot.getextrema()
-    assert darkest["light"][0] > 240 and darkest["light"][1] < 90      # white paper, dark ink
-    assert darkest["dark"][0] < 40 and darkest["dark"][2] > 150        # dark paper, light ink
+    assert darkest["light"][0] > 240 and darkest["light"][1] < 90  # white paper, dark ink
+    assert darkest["dark"][0] < 40 and darkest["dark"][2] > 150  # dark paper, light ink
 
 
 def test_print_is_light_and_shows_where_the_numbers_come_from(browser, pages):

@@ -1,4 +1,5 @@
 """The index: every run with its status, the latest of each kind, what was not obtained, and damaged records."""
+
 import json
 import re
 import shutil
@@ -15,11 +16,17 @@ from tests.reports.test_sanitise import Seen, page_dangers, site_links
 def sections(page):
     """The words of the parts of an index, by the id of their heading."""
     parts = re.split(r'<section[^>]*aria-labelledby="(\w+)"', page)
-    return dict(zip(parts[1::2], map(text, parts[2::2])))
+    return dict(zip(parts[1::2], map(text, parts[2::2]), strict=False))
 
 
 def run_at(reports, hour, **changes):
-    folder = make_run(reports, good_cells(), run_id=f"20261124T{hour:02}0000Z-aaaaaaaa", started=f"2026-11-24T{hour:02}:00:00Z", **changes)
+    folder = make_run(
+        reports,
+        good_cells(),
+        run_id=f"20261124T{hour:02}0000Z-aaaaaaaa",
+        started=f"2026-11-24T{hour:02}:00:00Z",
+        **changes,
+    )
     render(folder)
     return folder
 
@@ -37,8 +44,9 @@ def test_the_latest_of_each_stage_and_parameters_comes_first(tmp_path):
     run_at(tmp_path, 6, stage="prepare")
     page = build_site(tmp_path).read_text()
     said = sections(page)
-    assert said["latest"].count("Succeeded") == 3 and said["all"].count("Succeeded") == 4 + 1   # and once in the filter
-    assert "09:00" in said["latest"] and "08:00" not in said["latest"] and "dataset = opssat" in said["latest"]
+    assert said["latest"].count("Succeeded") == 3 and said["all"].count("Succeeded") == 4 + 1  # and once in the filter
+    assert "09:00" in said["latest"] and "08:00" not in said["latest"]
+    assert "dataset = opssat" in said["latest"] and "window" not in said["latest"]
     assert "Yes: 7.2 % of 49,097 rows" in said["latest"] and "7.2 %" in said["latest"]
     assert text(page).index("Latest") < text(page).index("All runs")
     assert "4 runs of 2 stages; the latest of each succeeded." in text(page)
@@ -46,12 +54,16 @@ def test_the_latest_of_each_stage_and_parameters_comes_first(tmp_path):
 
 def test_a_failure_is_shown_as_one_and_leads_to_the_last_success(tmp_path):
     run_at(tmp_path, 8)
-    failed = make_run(tmp_path, failed_cells(), run_id="20261124T100000Z-bbbbbbbb", started="2026-11-24T10:00:00Z", **FAILED)
+    failed = make_run(
+        tmp_path, failed_cells(), run_id="20261124T100000Z-bbbbbbbb", started="2026-11-24T10:00:00Z", **FAILED
+    )
     render(failed)
     page = build_site(tmp_path).read_text()
     said = sections(page)
     assert "Failed" in said["latest"] and "KeyError: 'bus voltage'" in said["latest"].replace("&#39;", "'")
-    assert "The last success was 24 November 2026, 08:00 UTC" in said["latest"] and "0 of 1 latest runs succeeded" in text(page)
+    assert "The last success was 24 November 2026, 08:00 UTC" in said[
+        "latest"
+    ] and "0 of 1 latest runs succeeded" in text(page)
     assert page.count('class="status failed"') == 2 and "7.2" not in said["latest"]
 
 
@@ -60,10 +72,19 @@ def test_every_status_has_its_word_and_shape(tmp_path):
     for i, status in enumerate(("succeeded", "failed", "timed_out", "killed", "cancelled")):
         make_run(tmp_path, [], stage=f"s{i}", status=status, reason=None if status == "succeeded" else reason)
     make_run(tmp_path, [], stage="s6", status="killed", ended=None, runner=runner())
-    make_run(tmp_path, [], stage="s7", status="killed", ended=None, reason=None, runner={**runner(), "boot_id": "earlier"})
+    make_run(
+        tmp_path, [], stage="s7", status="killed", ended=None, reason=None, runner={**runner(), "boot_id": "earlier"}
+    )
     page = build_site(tmp_path).read_text()
     said = sections(page)["all"]
-    for word, shape in (("Succeeded", "●"), ("Failed", "✕"), ("Timed out", "◔"), ("Killed", "■"), ("Cancelled", "○"), ("In progress", "◐")):
+    for word, shape in (
+        ("Succeeded", "●"),
+        ("Failed", "✕"),
+        ("Timed out", "◔"),
+        ("Killed", "■"),
+        ("Cancelled", "○"),
+        ("In progress", "◐"),
+    ):
         assert f"{shape} {word}" in said, word
     assert said.count("■ Killed") == 2 and "The runner ended without a word" in said
 
@@ -71,7 +92,9 @@ def test_every_status_has_its_word_and_shape(tmp_path):
 def test_damaged_and_older_records_are_lines_and_not_crashes(tmp_path):
     run_at(tmp_path, 8)
     older = {"schema": "esa-notebooks/record/0", "status": "succeeded"}
-    for i, content in enumerate((b"", b'{"schema": "esa-no', b"\xff\xfe", b"[]", b"null", json.dumps(older).encode(), b"[" * 100_000, None)):
+    for i, content in enumerate(
+        (b"", b'{"schema": "esa-no', b"\xff\xfe", b"[]", b"null", json.dumps(older).encode(), b"[" * 100_000, None)
+    ):
         folder = tmp_path / "runs" / "old" / f"run{i}"
         folder.mkdir(parents=True)
         if content is not None:
@@ -97,7 +120,9 @@ def test_a_run_without_a_report_has_no_link(tmp_path):
 
 
 def test_what_was_not_obtained_has_its_place(tmp_path):
-    listed = [{"what": "opssat", "why": "There is no network.", "do": "Set data.mirror.", "when": "2026-11-24T11:00:00Z"}]
+    listed = [
+        {"what": "opssat", "why": "There is no network.", "do": "Set data.mirror.", "when": "2026-11-24T11:00:00Z"}
+    ]
     (tmp_path / "not-obtained.json").write_text(json.dumps(listed))
     said = sections(build_site(tmp_path).read_text())["missing"]
     for part in ("opssat", "There is no network.", "Set data.mirror.", "24 November 2026, 11:00 UTC"):
@@ -113,7 +138,7 @@ def test_everything_is_there_without_a_script(tmp_path):
     run_at(tmp_path, 8)
     seen = Seen(build_site(tmp_path).read_text())
     assert [dict(a) for t, a in seen.tags if t == "tr" and "hidden" in dict(a)] == []
-    assert any(dict(a).get("id") == "filter" and "hidden" in dict(a) for _, a in seen.tags)   # the script shows it
+    assert any(dict(a).get("id") == "filter" and "hidden" in dict(a) for _, a in seen.tags)  # the script shows it
 
 
 def test_a_thousand_records_in_two_seconds(tmp_path):
