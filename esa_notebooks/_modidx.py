@@ -758,6 +758,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'esa_notebooks.runs.record.key_of': ('runs/record.html#key_of', 'esa_notebooks/runs/record.py'),
                                            'esa_notebooks.runs.record.lock_digest': ( 'runs/record.html#lock_digest',
                                                                                       'esa_notebooks/runs/record.py'),
+                                           'esa_notebooks.runs.record.made_by': ( 'runs/record.html#made_by',
+                                                                                  'esa_notebooks/runs/record.py'),
                                            'esa_notebooks.runs.record.new_run': ( 'runs/record.html#new_run',
                                                                                   'esa_notebooks/runs/record.py'),
                                            'esa_notebooks.runs.record.now': ('runs/record.html#now', 'esa_notebooks/runs/record.py'),

@@ -100,11 +100,11 @@ def _meta(record: Mapping[str, Any]) -> list[str]:
     when = text(words.moment(record.get("started")))
     return [part for part in (f"Run {text(record.get('run_id'))}", when, took, commit) if part]
 
-# %% ../../nbs/reports/page.ipynb #2bc8c796
+# %% ../../nbs/reports/page.ipynb #f57cf0ac
 def files(listed: Any) -> list[dict[str, str]]:
     "Input or output files for the page."
     return [{"name": text(f.get("name")), "path": text(f.get("path")), "sha256": text(f.get("sha256")),
-             "size": words.size(f.get("bytes"))} for f in dicts(listed)]
+             "size": words.size(f.get("bytes")), "made_by": text(f.get("made_by"))} for f in dicts(listed)]
 
 
 def parameters(record: Mapping[str, Any]) -> list[dict[str, str]]:

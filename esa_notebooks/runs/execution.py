@@ -6,7 +6,7 @@
 __all__ = ['CONDITIONS', 'SILENCE', 'kernel_environment', 'Plan', 'no_sources', 'outputs_of', 'plan', 'stage_outputs',
            'publish_outputs', 'inject', 'declarations_of', 'cells_of', 'execute']
 
-# %% ../../nbs/runs/execution.ipynb #a373878f
+# %% ../../nbs/runs/execution.ipynb #48954076
 import os
 import shutil
 import time
@@ -24,7 +24,8 @@ from .engine import RunStopped
 from .kernel import Attempt, Limits
 from .parameters import ParameterError, Value, as_code, as_json, bind, read_schema
 from .progress import HonestManager
-from .record import (Sources, born, ingredients, inputs_of, inside, key_of, new_run, now, of_kind, sha256,
+from .record import (Sources, born, ingredients, inputs_of, inside, key_of, made_by, new_run, now,
+                                       of_kind, sha256,
                                        write_record)
 from .redaction import Redactor, SecretError, secret
 from ..settings import Settings, load
@@ -176,7 +177,7 @@ def cells_of(notebook: Mapping[str, Any]) -> list[dict[str, Any]]:
              "duration_s": s.get("duration"), "warnings": []}
             for i, (c, s) in enumerate(zip(notebook["cells"], states))]
 
-# %% ../../nbs/runs/execution.ipynb #ee1d08a4
+# %% ../../nbs/runs/execution.ipynb #79117f52
 def execute(plan: Plan, *, reports: Path | None = None, publish: bool = True, quiet: bool = False) -> Path:
     """Run a checked plan; the folder of the run, with its record, whatever the status.
 
@@ -188,7 +189,9 @@ def execute(plan: Plan, *, reports: Path | None = None, publish: bool = True, qu
     get = plan.settings.get
     attempt = Attempt(Limits(get("run.cell_timeout_s"), get("run.timeout_s"), int(get("run.memory_gib") * 2**30)),
                       kernel_environment(plan.root, run.name), str(plan.root))
-    record = born(run, plan.path, plan.notebook, plan.bound, plan.parts, plan.inputs, plan.root, CONDITIONS)
+    shelf = plan.settings.path("paths.reports")
+    inputs = [i | {"made_by": made_by(shelf, i["path"], i["sha256"]) if i["kind"] == "file" else None} for i in plan.inputs]
+    record = born(run, plan.path, plan.notebook, plan.bound, plan.parts, inputs, plan.root, CONDITIONS)
     write_record(run, record)
     started, staged = time.monotonic(), {}
     try:

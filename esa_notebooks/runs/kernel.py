@@ -248,7 +248,7 @@ def _clear_away(self: HonestClient) -> None:
             end_family(self.pid)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-# %% ../../nbs/runs/kernel.ipynb #f664bebc
+# %% ../../nbs/runs/kernel.ipynb #6d06285c
 def _raised(name: str, value: str, where: str) -> tuple[str, str, str, str]:
     "Status and reason for an exception in a cell. Two of them are not errors but ways to leave."
     if name == "SystemExit":
@@ -256,7 +256,7 @@ def _raised(name: str, value: str, where: str) -> tuple[str, str, str, str]:
                 "Raise an exception if the notebook must not go on.")
     if name == "KeyboardInterrupt":
         return "cancelled", "The kernel was interrupted.", where, "Run it again."
-    return "failed", f"{name}: {value}".rstrip(": "), where, "The traceback stands below the cell."
+    return "failed", f"{name}: {value}".rstrip(": "), where, "Read the traceback, mend the notebook, run it again."
 
 
 @patch

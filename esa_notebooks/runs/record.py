@@ -6,7 +6,7 @@
 __all__ = ['Sources', 'LOCKS', 'SCHEMA', 'STATUSES', 'sha256', 'write_beside', 'canonical', 'of_kind', 'inside', 'inputs_of',
            'lock_digest', 'installed', 'differs_from_lock', 'ingredients', 'key_of', 'git_state', 'now', 'new_run',
            'runner', 'environment', 'RecordError', 'command_of', 'born', 'write_record', 'read_record', 'alive',
-           'find_run']
+           'find_run', 'made_by']
 
 # %% ../../nbs/runs/record.ipynb #8048cb0f
 import hashlib
@@ -268,3 +268,15 @@ def find_run(reports: Path, name: str) -> Path:
         return (exact or fitting)[0]
     raise RecordError(f"{len(fitting)} runs are called `{name}`: {', '.join(p.name for p in fitting[:5])}. Give more of the id."
                       if fitting else f"No run is called `{name}` in {reports / 'runs'}." + near_miss(name, [p.name for p in runs]))
+
+# %% ../../nbs/runs/record.ipynb #bddf0beb
+def made_by(reports: Path, path: str, digest: str) -> str | None:
+    "The id of the newest succeeded run that wrote `path` with sha256 `digest`; None when no run there did."
+    for folder in sorted((reports / "runs").glob("*/*"), key=lambda p: p.name, reverse=True):
+        try:
+            record = read_record(folder)
+        except RecordError:
+            continue
+        if record["status"] == "succeeded" and any(o["path"] == path and o["sha256"] == digest for o in record["outputs"]):
+            return record["run_id"]
+    return None

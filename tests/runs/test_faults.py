@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .conftest import Study, code, left_alive, text_of
+from tests.runs.conftest import Study, code, left_alive, text_of
 
 SPAWN = "import subprocess, sys\n"
 STATUSES = {"failed", "timed_out", "killed", "cancelled"}

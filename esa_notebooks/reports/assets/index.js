@@ -13,7 +13,7 @@
       r.row.hidden = !fits;
       if (fits) n += 1;
     });
-    said.textContent = n === rows.length ? n + " runs" : n + " of " + rows.length + " runs";
+    said.textContent = (n === rows.length ? "" : n + " of ") + rows.length + (rows.length === 1 ? " run" : " runs");
   }
   form.hidden = false;
   words.addEventListener("input", apply);
