@@ -16,11 +16,10 @@ from .sources import SOURCES, Obtained
 from .tables import Column, Meta
 from .telemetry import CHANNELS, Config, telemetry
 
-# %% ../../nbs/data/datasets.ipynb #9d7d9292
+# %% ../../nbs/data/datasets.ipynb #cacafb7a
 TELEMETRY_NOTES = (
     "The telemetry is synthetic: a model of a spacecraft, not a recording. A detector that does well here has shown "
-    "that it "
-    "works, not that it is useful in operations.",
+    "that it works, not that it is useful in operations.",
     "Anomalies are added to the signals after the physics: a disturbed current does not discharge the battery.",
     "Gaps and lost packets never fall into an anomaly, so every labelled sample was received.",
 )

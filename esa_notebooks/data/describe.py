@@ -109,7 +109,7 @@ def explored_answer(facts: Overview, meta: Meta, strongest: pd.DataFrame, by_lim
 def _kinds(meta: Meta) -> int:
     return len(event_table(meta).drop_duplicates(["length", "dimensionality", "locality"]))
 
-# %% ../../nbs/data/describe.ipynb #c257caff
+# %% ../../nbs/data/describe.ipynb #8eb29652
 def introduction(df: pd.DataFrame, meta: Meta) -> str:
     "Two or three sentences, in Markdown, on what the data is, when it was taken, and where it comes from."
     n = len(meta.names("channel", "feature"))
@@ -135,19 +135,17 @@ def limits(meta: Meta) -> str:
 def no_time(meta: Meta) -> str:
     "Why nothing can be shown over time."
     return (
-        f"The data set `{meta.dataset}` has no time stamps; a row is one {meta.row}, and the order of rows is not an "
-        "order "
-        "in time."
+        f"The data set `{meta.dataset}` has no time stamps; a row is one {meta.row}, and the order of rows is "
+        "not an order in time."
     )
 
-# %% ../../nbs/data/describe.ipynb #023588ab
+# %% ../../nbs/data/describe.ipynb #9650f251
 def taxonomy() -> str:
     "How ESA sorts anomalies, for a report that is about to show them."
     return (
         "ESA sorts anomalies by length (a *point* or a *subsequence*), by the number of channels (*univariate* or "
-        "*multivariate*) and by locality: a *global* anomaly takes values that never occur otherwise, a *local* one "
-        "takes "
-        "ordinary values at the wrong moment. Local ones are the hard half, since no limit will find them."
+        "*multivariate*) and by locality: a *global* anomaly leaves the nominal limits of its channel, a *local* one "
+        "stays within them and is wrong only for its moment. Local ones are the hard half: no check of limits finds them."
     )
 
 

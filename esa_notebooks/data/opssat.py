@@ -13,7 +13,7 @@ import pandas as pd
 from .sources import SOURCES
 from .tables import Column, Meta, TableError
 
-# %% ../../nbs/data/opssat.ipynb #783a410f
+# %% ../../nbs/data/opssat.ipynb #a68e414e
 FEATURES = {
     "duration": ("s", "Duration"),
     "len": ("count", "Length in samples"),
@@ -36,11 +36,9 @@ FEATURES = {
 }
 NOTES = (
     "The official split is random, not chronological: test segments lie between training segments in time, and "
-    "often close "
-    "to them, so that scores on the test set tell nothing about later telemetry.",
+    "often close to them, so that scores on the test set tell nothing about later telemetry.",
     "Channel CADC0884 has no anomaly, and CADC0886 and CADC0890 have fewer than 15 segments each; per-channel "
-    "figures for them "
-    "are not informative.",
+    "figures for them are not informative.",
     "The file does not state the units of the channels; features that depend on them have none here.",
     "A row is a segment, not a sample: time stamps and gaps between segments are not in this file.",
 )

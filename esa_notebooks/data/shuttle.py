@@ -13,15 +13,14 @@ import pandas as pd
 from .sources import SOURCES
 from .tables import Column, Meta, TableError
 
-# %% ../../nbs/data/shuttle.ipynb #239588f3
+# %% ../../nbs/data/shuttle.ipynb #6cbde000
 NOTES = (
     "The file has no time stamps: nothing can be said about gaps, durations or the order of events.",
     "The nine readings f1 to f9 have neither names nor units in the file.",
     "Statlog shuffled the rows; neighbouring rows are not neighbours in time.",
     "The file has no split into training and test rows of its own.",
     "Anomalous means: one of the rare states of the original seven. The second most frequent state was removed "
-    "beforehand, "
-    "so the task may be easier here than in operation.",
+    "beforehand, so the task may be easier here than in operation.",
 )
 
 
