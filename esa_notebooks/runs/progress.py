@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['label_of', 'HonestManager']
 
-# %% ../../nbs/runs/progress.ipynb #92f40aa1
+# %% ../../nbs/runs/progress.ipynb #fa3864bb
 import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from fastcore.basics import patch
 from papermill.engines import NotebookExecutionManager
 from tqdm import tqdm
 
@@ -23,7 +24,7 @@ def label_of(cell: Any) -> str:
     lines = [line.strip() for line in cell.source.splitlines()]
     return next((line.lstrip("# ")[:60] for line in lines if line.lstrip("# %")), "")
 
-# %% ../../nbs/runs/progress.ipynb #53ede9f0
+# %% ../../nbs/runs/progress.ipynb #68a6a533
 class HonestManager(NotebookExecutionManager):
     "Saves the notebook after each cell, redacted and whole, and shows progress."
 
@@ -62,10 +63,12 @@ class HonestManager(NotebookExecutionManager):
             print(f"{self.stage}  cell {self.code.index(cell_index) + 1}/{len(self.code)}  {state['status']}  "
                   f"{state['duration']:.2f} s  {self.section}", file=sys.stderr, flush=True)
 
-    def notebook_complete(self, **kwargs: Any) -> None:
-        "Note the end of the notebook; what is pending stays pending."
-        self.end_time = self.now()
-        self.nb.metadata.papermill.update(end_time=self.end_time.isoformat(),
-                                          duration=(self.end_time - self.start_time).total_seconds())
-        self.cleanup_pbar()
-        self.save()
+# %% ../../nbs/runs/progress.ipynb #e0a58b2e
+@patch
+def notebook_complete(self: HonestManager, **kwargs: Any) -> None:
+    "Note the end of the notebook; what is pending stays pending."
+    self.end_time = self.now()
+    self.nb.metadata.papermill.update(end_time=self.end_time.isoformat(),
+                                      duration=(self.end_time - self.start_time).total_seconds())
+    self.cleanup_pbar()
+    self.save()
