@@ -20,11 +20,11 @@ run: $(READY) ## set up what is missing, execute the study's notebooks, write re
 run-full: run ## the study with its long campaigns (none yet: the same as run)
 
 test: $(READY) ## lesson cells of the notebooks, then the tests
-	@$(BIN)/nbdev-test nbs --skip_folder_re '^(pipeline|tutorials)$$' --n-workers 2
+	@$(BIN)/nbdev-test nbs --skip-folder-re '^(pipeline|tutorials)$$' --n-workers 2
 	@$(BIN)/python -m pytest tests
 
 test-full: $(READY) ## all tests, the slow ones too
-	@$(BIN)/nbdev-test nbs --skip_folder_re '^(pipeline|tutorials)$$' --n-workers 2
+	@$(BIN)/nbdev-test nbs --skip-folder-re '^(pipeline|tutorials)$$' --n-workers 2
 	@$(BIN)/python -m pytest tests -m "slow or not slow"
 
 lab: $(READY) ## open JupyterLab with the project's kernel
