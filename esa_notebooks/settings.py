@@ -52,8 +52,8 @@ def near_miss(name: str, known) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean `{close[0]}`?" if close else ""
 
-# %% ../nbs/settings.ipynb #80555567
-_SECRET_QUERY = re.compile(r"pass(word|wd)?|token|secret|api_?key|sig(nature)?|credential", re.I)
+# %% ../nbs/settings.ipynb #045b8e0d
+_SECRET_QUERY = re.compile(r"(.*[_-])?(pass(word|wd|phrase)?|token|secret|api[_-]?key|sig(nature)?|credentials?)", re.I)
 
 
 def has_credentials(url: str) -> bool:
@@ -103,11 +103,13 @@ def convert(name: str, text: str, where: str) -> Any:
         raise SettingsError(f"{where}: `{name}` is {text}; it must be above zero ({key.help}).")
     return value
 
-# %% ../nbs/settings.ipynb #f9658549
+# %% ../nbs/settings.ipynb #21fbc833
 def project_root(start: Path | str | None = None) -> Path:
     "The project's root at or above `start` (default: the working directory), else the one this package is installed from."
     told = os.environ.get("ESA_PROJECT_ROOT")
     if told and start is None:
+        if not (Path(told) / "settings.ini").is_file():
+            raise SettingsError(f"ESA_PROJECT_ROOT is {told}, which holds no settings.ini. Correct it, or unset it.")
         return Path(told).resolve()
     here = Path(start or Path.cwd()).resolve()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[1] if "__file__" in globals() else here):
@@ -116,14 +118,18 @@ def project_root(start: Path | str | None = None) -> Path:
     raise SettingsError(f"No project here: neither {here} nor a folder above it holds settings.ini and pyproject.toml. "
                         "Change to the project's folder, or set ESA_PROJECT_ROOT.")
 
-# %% ../nbs/settings.ipynb #326f5bdf
+# %% ../nbs/settings.ipynb #796d0d6f
 def _read(path: Path) -> dict[str, tuple[str, str]]:
     "`{section.key: (text, where)}` of one ini file."
     parser = configparser.ConfigParser(interpolation=None, default_section="\0")
     try:
         parser.read_string(path.read_text(encoding="utf-8-sig"), source=path.name)
-    except (configparser.Error, UnicodeDecodeError) as e:
-        raise SettingsError(f"{path.name} cannot be read: {str(e).replace(chr(10), ' ')}") from None
+    except (configparser.DuplicateOptionError, configparser.DuplicateSectionError) as e:
+        raise SettingsError(f"{path.name} cannot be read: {e}") from None
+    except (configparser.Error, UnicodeDecodeError) as e:   # its own words repeat the line, which may hold a password
+        line = getattr(e, "lineno", None) or next((n for n, _ in getattr(e, "errors", ())), None)
+        where = f"line {line} is neither [section] nor key = value" if line else "it is not text in UTF-8"
+        raise SettingsError(f"{path.name} cannot be read: {where}.") from None
     found = {}
     for section in parser.sections():
         where = f"{path.name} [{section}]"
@@ -136,8 +142,8 @@ def _read(path: Path) -> dict[str, tuple[str, str]]:
             found[f"{section}.{key}"] = text, where
     return found
 
-# %% ../nbs/settings.ipynb #65818d52
-_RESERVED = re.compile(r"ESA_(PROJECT_ROOT|REQUIRE|RUN_.*|SECRET_.*)$")
+# %% ../nbs/settings.ipynb #ede36167
+_RESERVED = re.compile(r"ESA_(PROJECT_ROOT|REQUIRE|RUN_ID|KERNEL|SECRET_.*)$")
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, tuple[str, str]]:

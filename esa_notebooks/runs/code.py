@@ -20,7 +20,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from ..settings import near_miss
 
-# %% ../../nbs/runs/code.ipynb #c22213f3
+# %% ../../nbs/runs/code.ipynb #8293e64a
 class NotebookError(ValueError):
     "A notebook cannot be found, read or understood."
 
@@ -39,8 +39,10 @@ def read_notebook(path: Path | str) -> dict[str, Any]:
         if isinstance(e, NotebookError):
             raise
         raise NotebookError(f"{path} cannot be read as a notebook: {e}") from None
-    for cell in notebook["cells"]:
-        cell["source"] = "".join(cell.get("source", ""))
+    for n, cell in enumerate(notebook["cells"], 1):
+        if not isinstance(cell, dict) or cell.get("cell_type") not in ("code", "markdown", "raw"):
+            raise NotebookError(f"{path}: cell {n} is neither code nor markdown nor raw.")
+        cell["source"], cell["metadata"] = "".join(cell.get("source", "")), cell.get("metadata", {})
     return notebook
 
 # %% ../../nbs/runs/code.ipynb #5cae2830

@@ -6,7 +6,7 @@
 __all__ = ['CONDITIONS', 'SILENCE', 'kernel_environment', 'Plan', 'no_sources', 'outputs_of', 'plan', 'stage_outputs',
            'publish_outputs', 'inject', 'declarations_of', 'cells_of', 'execute']
 
-# %% ../../nbs/runs/execution.ipynb #48954076
+# %% ../../nbs/runs/execution.ipynb #fcda67bf
 import os
 import shutil
 import time
@@ -27,7 +27,7 @@ from .progress import HonestManager
 from .record import (Sources, born, ingredients, inputs_of, inside, key_of, made_by, new_run, now,
                                        of_kind, sha256,
                                        write_record)
-from .redaction import Redactor, SecretError, secret
+from .redaction import SHORTEST, Redactor, SecretError, secret
 from ..settings import Settings, load
 
 # %% ../../nbs/runs/execution.ipynb #e54dc9b9
@@ -70,7 +70,7 @@ def no_sources(name: str) -> list[dict[str, Any]]:
     "Stands in where the caller knows no data sources: refuses every name."
     raise ParameterError(f"There is no data source {name!r} here.")
 
-# %% ../../nbs/runs/execution.ipynb #28bbd52d
+# %% ../../nbs/runs/execution.ipynb #41e2b1b5
 def outputs_of(bound: Mapping[str, Value], root: Path, settings: Settings) -> dict[str, Path]:
     "`{parameter: absolute path}` of what the notebook will write. Raises `ParameterError` for a place it may not write to."
     places = [root / "data", *(settings.path(f"paths.{p}") for p in ("interim", "processed", "reports"))]
@@ -81,6 +81,10 @@ def outputs_of(bound: Mapping[str, Value], root: Path, settings: Settings) -> di
         full = inside(root, path, name)
         if not any(full.is_relative_to(p) and full != p for p in places) or any(full.is_relative_to(p) for p in forbidden):
             raise ParameterError(f"`{name}` is {path}; a notebook writes below data/interim, data/processed or reports/.")
+        real = full.resolve()   # a link to another disk is fine, a link back into the project's sources is not
+        if real != full and real.is_relative_to(root) and not any(real.is_relative_to(p) for p in places):
+            raise ParameterError(f"`{name}` is {path}, a link that leads to {real.relative_to(root)}; "
+                                 "a notebook writes below data/interim, data/processed or reports/.")
         if full in read or full in found.values():
             raise ParameterError(f"`{name}` is {path}, which is also another output or an input of this run.")
         if full.is_dir():
@@ -88,7 +92,7 @@ def outputs_of(bound: Mapping[str, Value], root: Path, settings: Settings) -> di
         found[name] = full
     return found
 
-# %% ../../nbs/runs/execution.ipynb #b758e5de
+# %% ../../nbs/runs/execution.ipynb #760d35c9
 def plan(path: Path | str, given: Mapping[str, Any] = {}, *, text: bool = False, root: Path | None = None,
          settings: Settings | None = None, sources: Sources = no_sources) -> Plan:
     """Check a request to run the notebook at `path` with `given` parameters (`text`: as the command line gives them).
@@ -97,6 +101,8 @@ def plan(path: Path | str, given: Mapping[str, Any] = {}, *, text: bool = False,
     """
     settings = settings or load(root)
     root = settings.root
+    if "\0" in str(path) or max(len(os.fsencode(part)) for part in Path(path).parts or ("",)) > 255:
+        raise NotebookError(f"{str(path)[:80]!r} is no path a notebook can have: a name has at most 255 bytes and no NUL.")
     full = (Path.cwd() / path) if (Path.cwd() / path).exists() else root / path
     if not full.resolve().is_relative_to(root):
         raise NotebookError(f"{path} is outside the project {root.name}/.")
@@ -113,7 +119,7 @@ def plan(path: Path | str, given: Mapping[str, Any] = {}, *, text: bool = False,
     return Plan(relative, full.stem, root, settings, notebook, bound, inputs,
                 ingredients(notebook, bound, inputs, root, settings))
 
-# %% ../../nbs/runs/execution.ipynb #c13d1775
+# %% ../../nbs/runs/execution.ipynb #95a82ff7
 def stage_outputs(outputs: Mapping[str, Path], run: Path, publish: bool) -> dict[str, Path]:
     "`{parameter: staging path}`. Raises `ParameterError` when the place cannot be written."
     staged = {}
@@ -122,6 +128,8 @@ def stage_outputs(outputs: Mapping[str, Path], run: Path, publish: bool) -> dict
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
+            for made in staged.values():
+                shutil.rmtree(made.parent, ignore_errors=True)
             raise ParameterError(f"`{name}`: {final.parent} cannot be written: {e.strerror}.") from None
         staged[name] = folder / final.name
     return staged
@@ -140,10 +148,12 @@ def publish_outputs(plan: Plan, staged: Mapping[str, Path], outputs: Mapping[str
             os.replace(path, outputs[name])
     return made
 
-# %% ../../nbs/runs/execution.ipynb #c63605aa
+# %% ../../nbs/runs/execution.ipynb #908f0b12
 def inject(plan: Plan, staged: Mapping[str, Path]) -> tuple[nbformat.NotebookNode, Redactor]:
     "The notebook with its values injected, and the redactor that makes it fit to be saved."
-    lines, secrets = [], {}
+    lines = []
+    # A kernel's environment holds every secret of the runner's, declared here or not; printing it must show none.
+    secrets = {k[11:]: v for k, v in os.environ.items() if k.startswith("ESA_SECRET_") and len(v) >= SHORTEST}
     for name, v in plan.bound.items():
         if name in staged:
             lines.append(f"{name} = {as_code(staged[name])}")

@@ -6,17 +6,17 @@
 __all__ = ['InputFile', 'OutputFile', 'DataSource', 'Secret', 'ParameterError', 'Parameter', 'Value', 'check', 'from_text',
            'read_schema', 'bind', 'as_code', 'as_json', 'as_text']
 
-# %% ../../nbs/runs/parameters.ipynb #0b2813e2
+# %% ../../nbs/runs/parameters.ipynb #b263c752
 import ast
 import io
 import json
 import keyword
-import math
+import sys
 import tokenize
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Mapping
+from typing import Annotated, Any, Iterator, Mapping
 
 from ..settings import near_miss
 
@@ -49,8 +49,10 @@ class Value:
     value: Any
     origin: str
 
-# %% ../../nbs/runs/parameters.ipynb #32af17df
+# %% ../../nbs/runs/parameters.ipynb #038f076d
 _WORDS = {"str", "int", "float", "bool", "date", "datetime", "Path", "InputFile", "OutputFile", "DataSource", "Secret", "None"}
+_ANY = ("None", "bool", "int", "float", "str", "date", "datetime", "Path")   # the order in which a bare list's elements fit
+_SPECIAL = {"InputFile", "OutputFile", "DataSource", "Secret"}
 
 
 def _name(node: ast.expr) -> str:
@@ -60,7 +62,10 @@ def _name(node: ast.expr) -> str:
 def _kinds(node: ast.expr) -> tuple[Any, ...]:
     "The alternatives that the annotation `node` allows."
     if isinstance(node, ast.Constant) and isinstance(node.value, str):   # a quoted annotation
-        return _kinds(ast.parse(node.value, mode="eval").body)
+        try:
+            return _kinds(ast.parse(node.value, mode="eval").body)
+        except SyntaxError:
+            raise ParameterError(f"the type {node.value!r} is not valid Python.") from None
     if isinstance(node, ast.Constant) and node.value is None:
         return ("None",)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
@@ -68,13 +73,13 @@ def _kinds(node: ast.expr) -> tuple[Any, ...]:
     if isinstance(node, ast.Subscript):
         return _subscript(_name(node.value), node.slice)
     if _name(node) in ("list", "dict"):
-        return ((_name(node), tuple(sorted(_WORDS))),)
+        return ((_name(node), _ANY),)
     if _name(node) in _WORDS:
         return (_name(node),)
     raise ParameterError(f"the type `{ast.unparse(node)}` is not one a parameter can have."
                          + near_miss(_name(node), _WORDS | {"list", "dict", "Literal"}))
 
-# %% ../../nbs/runs/parameters.ipynb #db9b9c9a
+# %% ../../nbs/runs/parameters.ipynb #1544a08f
 def _subscript(outer: str, inner: ast.expr) -> tuple[Any, ...]:
     "The alternatives of `outer[inner]`."
     parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
@@ -86,10 +91,21 @@ def _subscript(outer: str, inner: ast.expr) -> tuple[Any, ...]:
         return (("list", _kinds(parts[0])),)
     if outer == "dict" and len(parts) == 2 and _name(parts[0]) == "str":
         return (("dict", _kinds(parts[1])),)
-    if outer == "Literal":
+    if outer == "Literal" and all(isinstance(p, (ast.Constant, ast.UnaryOp)) for p in parts):
         return (("literal", tuple(ast.literal_eval(p) for p in parts)),)
-    raise ParameterError(f"the type `{outer}[{ast.unparse(inner)}]` is not one a parameter can have; "
+    raise ParameterError(f"the type `{outer}[{', '.join(map(ast.unparse, parts))}]` is not one a parameter can have; "
                          "use list[…], dict[str, …], Literal[…] or a union.")
+
+
+def _in_place(kinds: tuple[Any, ...], type_: str) -> tuple[Any, ...]:
+    "`kinds`, once a file, source or secret among them is known to stand where the runner looks for it."
+    plain = [k for k in kinds if k != "None"]
+    allowed = [*_SPECIAL, ("list", ("InputFile",)), ("list", ("DataSource",))]
+    if any(word in repr(k) for k in plain if isinstance(k, str) or k[0] != "literal" for word in _SPECIAL) and (
+            len(plain) > 1 or plain[0] not in allowed):
+        raise ParameterError(f"the type `{type_}` would hide a file, source or secret from the record; use it alone, with "
+                             "`| None`, or, for InputFile and DataSource, as list[…].")
+    return kinds
 
 # %% ../../nbs/runs/parameters.ipynb #ef6249db
 def _literal(node: ast.expr) -> Any:
@@ -121,7 +137,7 @@ def _type_from(default: Any) -> str:
                              "`name: list[int] | None = None`.")
     return "Path" if isinstance(default, Path) else type(default).__name__
 
-# %% ../../nbs/runs/parameters.ipynb #f30f1b3f
+# %% ../../nbs/runs/parameters.ipynb #e8a0fc05
 def _parameter(node: ast.stmt, comments: Mapping[int, str], source: str) -> Parameter:
     "The parameter that one statement of the cell declares."
     target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
@@ -132,12 +148,15 @@ def _parameter(node: ast.stmt, comments: Mapping[int, str], source: str) -> Para
     if node.value is not None:
         try:
             default = _literal(node.value)
-        except (ValueError, TypeError, SyntaxError):
+        except (ValueError, TypeError, SyntaxError, OverflowError):
+            if isinstance(node.value, ast.Call) and _name(node.value.func) in ("date", "datetime") and all(
+                    isinstance(a, ast.Constant) for a in node.value.args):
+                raise ParameterError(f"`{name}`: `{ast.unparse(node.value)}` is no day that exists.") from None
             raise ParameterError(f"`{name}` has a derived default, `{ast.unparse(node.value)}`. It would keep its old value "
                                  "when another parameter is replaced; write a literal here and derive in a later cell.") from None
     annotation = node.annotation if isinstance(node, ast.AnnAssign) else ast.Name(_type_from(default))
     try:
-        kinds = _kinds(annotation)
+        kinds = _in_place(_kinds(annotation), ast.unparse(annotation))
     except ParameterError as e:
         raise ParameterError(f"`{name}`: {e}") from None
     parameter = Parameter(name, kinds, ast.unparse(annotation), node.value is None, default, comments.get(node.end_lineno, ""))
@@ -145,7 +164,7 @@ def _parameter(node: ast.stmt, comments: Mapping[int, str], source: str) -> Para
         object.__setattr__(parameter, "default", check(parameter, default))
     return parameter
 
-# %% ../../nbs/runs/parameters.ipynb #c6780069
+# %% ../../nbs/runs/parameters.ipynb #3e02c4b7
 def _fits(value: Any, kind: Any) -> Any:
     "`value` as `kind`, or ValueError."
     if isinstance(kind, tuple):
@@ -159,7 +178,7 @@ def _fits(value: Any, kind: Any) -> Any:
         raise ValueError
     if kind in ("Path", "InputFile", "OutputFile") and isinstance(value, (str, Path)) and str(value):
         return Path(value)
-    if kind == "float" and type(value) in (int, float) and math.isfinite(value):
+    if kind == "float" and type(value) in (int, float) and abs(value) <= sys.float_info.max:   # so neither NaN nor infinite
         return float(value)
     if kind in ("date", "datetime") and type(value) is str:   # how JSON writes a day
         return {"date": date, "datetime": datetime}[kind].fromisoformat(value)
@@ -178,7 +197,7 @@ def _fit_any(value: Any, kinds: tuple[Any, ...]) -> Any:
             continue
     raise ValueError
 
-# %% ../../nbs/runs/parameters.ipynb #d628a84f
+# %% ../../nbs/runs/parameters.ipynb #c1b8c215
 def _refused(parameter: Parameter, value: Any) -> ParameterError:
     known = [v for k in parameter.kinds if isinstance(k, tuple) and k[0] == "literal" for v in k[1] if isinstance(v, str)]
     shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "…"
@@ -186,11 +205,22 @@ def _refused(parameter: Parameter, value: Any) -> ParameterError:
                           + (f" ({parameter.help})" if parameter.help else "") + "." + near_miss(str(value), known))
 
 
+def _texts(value: Any) -> Iterator[str]:
+    "Every text within `value`."
+    if isinstance(value, (str, Path)):
+        yield str(value)
+    elif isinstance(value, (list, tuple, dict)):
+        for v in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(v)
+
+
 def check(parameter: Parameter, value: Any) -> Any:
     "`value` as `parameter`'s type. Raises `ParameterError`."
-    texts = [str(v) for v in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(v, (str, Path))]
-    if any("\0" in t for t in texts):
-        raise ParameterError(f"`{parameter.name}` holds a NUL character, which no path and no text here may.")
+    for t in _texts(value):
+        if "\0" in t:
+            raise ParameterError(f"`{parameter.name}` holds a NUL character, which no path and no text here may.")
+        if any("\ud800" <= c <= "\udfff" for c in t):
+            raise ParameterError(f"`{parameter.name}` holds bytes that are no text in UTF-8, and a record is.")
     if "Secret" in parameter.kinds and value is not None and not str(value).startswith("secret://"):
         raise ParameterError(f"`{parameter.name}` is a secret; give its name, as secret://NAME, never its value.")
     try:
@@ -198,7 +228,7 @@ def check(parameter: Parameter, value: Any) -> Any:
     except ValueError:
         raise _refused(parameter, value) from None
 
-# %% ../../nbs/runs/parameters.ipynb #7f4952e5
+# %% ../../nbs/runs/parameters.ipynb #d4b2e2a4
 _READ = {"int": int, "float": float, "date": date.fromisoformat, "datetime": datetime.fromisoformat, "Path": Path,
          "InputFile": Path, "OutputFile": Path, "str": str, "DataSource": str, "Secret": str,
          "bool": lambda t: {"true": True, "false": False}[t.lower()],
@@ -212,7 +242,7 @@ def _text_as(text: str, kind: Any) -> Any:
         return _READ[kind](text)
     outer, inner = kind
     if outer == "literal":
-        return {str(v): v for v in inner}[text]
+        return {**{as_text(v): v for v in inner}, **{str(v): v for v in inner}}[text]
     if text.lstrip()[:1] in "[{" and text.strip():
         return _fits(json.loads(text), kind)
     if outer == "list":
@@ -240,7 +270,7 @@ def from_text(parameter: Parameter, text: str) -> Any:
         raise _refused(parameter, text) from None
     return check(parameter, value)
 
-# %% ../../nbs/runs/parameters.ipynb #5d834dec
+# %% ../../nbs/runs/parameters.ipynb #2557b9ba
 def read_schema(notebook: Mapping[str, Any]) -> dict[str, Parameter]:
     "`{name: Parameter}` of a notebook (nbformat 4 as a mapping), in order. Raises `ParameterError`."
     tagged = [c for c in notebook["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
@@ -250,7 +280,7 @@ def read_schema(notebook: Mapping[str, Any]) -> dict[str, Parameter]:
     source = "".join(tagged[0]["source"])
     try:
         tree, comments = ast.parse(source), _comments(source)
-    except (SyntaxError, tokenize.TokenError) as e:
+    except (SyntaxError, ValueError, tokenize.TokenError) as e:
         raise ParameterError(f"The parameters cell is not valid Python: {e}") from None
     schema: dict[str, Parameter] = {}
     for node in tree.body:

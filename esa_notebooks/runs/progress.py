@@ -24,7 +24,7 @@ def label_of(cell: Any) -> str:
     lines = [line.strip() for line in cell.source.splitlines()]
     return next((line.lstrip("# ")[:60] for line in lines if line.lstrip("# %")), "")
 
-# %% ../../nbs/runs/progress.ipynb #68a6a533
+# %% ../../nbs/runs/progress.ipynb #22b39fd9
 class HonestManager(NotebookExecutionManager):
     "Saves the notebook after each cell, redacted and whole, and shows progress."
 
@@ -40,8 +40,14 @@ class HonestManager(NotebookExecutionManager):
             if cell.cell_type == "code" and cell.outputs:
                 cell.outputs = [nbformat.from_dict(o) for o in self.redactor.walk(cell.outputs)]
         if self.output_path:
-            write_beside(Path(self.output_path), nbformat.writes(self.nb))
+            write_beside(Path(self.output_path), nbformat.writes(self._fit_to_be_seen()))
         self.last_save_time = self.now()
+
+    def _fit_to_be_seen(self) -> Any:
+        "The notebook as it is saved."
+        cells = [nbformat.from_dict({**c, "source": self.redactor.text(c.source)})
+                 if "injected-parameters" in c.metadata.get("tags", []) else c for c in self.nb.cells]
+        return nbformat.from_dict({**self.nb, "cells": cells, "metadata": self.redactor.walk(self.nb.metadata)})
 
     def cell_start(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
         "Note the start. Nothing has changed that would be worth saving."

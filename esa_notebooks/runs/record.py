@@ -51,12 +51,11 @@ def canonical(value: Any) -> str:
     "The sha256 of `value` as JSON with sorted keys: the same for equal values."
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()).hexdigest()
 
-# %% ../../nbs/runs/record.ipynb #22ca38f4
+# %% ../../nbs/runs/record.ipynb #3dd9a06f
 def of_kind(bound: Mapping[str, Value], kind: str) -> Iterator[tuple[str, Any]]:
     "Name and value of the parameters whose type mentions `kind`; the elements of a list one by one."
     for name, v in bound.items():
-        inner = {k for outer in v.parameter.kinds for k in ([outer] if isinstance(outer, str) else outer[1])}
-        if kind in inner and len(inner & {"InputFile", "OutputFile", "DataSource", "Secret"}) == 1 and v.value is not None:
+        if any(k in (kind, ("list", (kind,))) for k in v.parameter.kinds) and v.value is not None:
             yield from ((name, e) for e in (v.value if isinstance(v.value, list) else [v.value]))
 
 

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SHORTEST', 'SecretError', 'secret', 'Redactor']
 
-# %% ../../nbs/runs/redaction.ipynb #1232300f
+# %% ../../nbs/runs/redaction.ipynb #3e5c811c
 import base64
+import html
 import json
 import os
 import re
@@ -45,12 +46,13 @@ def secret(reference: str, root: Path | None = None, env: Mapping[str, str] | No
         raise SecretError(f"The secret {name} has fewer than {SHORTEST} characters and could not be redacted.")
     return value
 
-# %% ../../nbs/runs/redaction.ipynb #0a4f2750
+# %% ../../nbs/runs/redaction.ipynb #9741526c
 def _spellings(value: str) -> set[str]:
     "The ways `value` is commonly written."
     raw = value.encode()
     encoded = {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode(), raw.hex()}
-    return {value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe=""), quote_plus(value),
+    markup = {html.escape(value), html.escape(value, quote=False)}
+    return {value, *markup, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value), quote(value, safe=""), quote_plus(value),
             *encoded, *(e.rstrip("=") for e in encoded)}
 
 

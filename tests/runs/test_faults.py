@@ -86,11 +86,12 @@ FAULTS = [
           "declared twice"),
     fault("error-shown", "try: 1 / 0\nexcept Exception: get_ipython().showtraceback()", "failed", "ZeroDivisionError",
           pending=False, where=""),
-    fault("iopub-closed", "get_ipython().kernel.iopub_socket.close()", "failed", "", settings={"run_timeout_s": 20}, where=""),
+    fault("iopub-closed", "get_ipython().kernel.iopub_thread.socket.close()", "timed_out", "longer than 4 s",
+          settings={"run_timeout_s": 4}, where=""),
     fault("loop-stopped", ("import asyncio; asyncio.get_event_loop().stop()", "import time; time.sleep(1)"), "failed", "",
           settings={"run_cell_timeout_s": 5}, where=""),
     fault("shutdown-from-inside", ("get_ipython().kernel.do_shutdown(False)", "import time; time.sleep(1)"), "failed", "",
-          settings={"run_cell_timeout_s": 5}, where=""),
+          settings={"run_cell_timeout_s": 5}, where="", pending=False),
     fault("exit-with-children", SPAWN + "subprocess.Popen(['sleep', '300'], start_new_session=True); os._exit(0)", "failed",
           "exit code 0"),
     fault("exception-with-children", SPAWN + "subprocess.Popen(['sleep', '300'], start_new_session=True); 1 / 0", "failed",
@@ -253,16 +254,16 @@ OUTPUTS = {
 }
 
 
-@pytest.mark.parametrize("name", list(OUTPUTS))
-def test_an_undelivered_output_leaves_the_previous_one(study, name):
-    source, status, what = OUTPUTS[name]
+@pytest.mark.parametrize("way", list(OUTPUTS))
+def test_an_undelivered_output_leaves_the_previous_one(study, way):
+    source, status, what = OUTPUTS[way]
     place = study.root / "data" / "processed" / "t.csv"
     place.parent.mkdir(parents=True)
     place.write_text("previous")
     run = study.run(study.write("n", source, parameters=TABLE))
     assert run.record["status"] == status and re.search(what, run.record["reason"]["what"]), run.record["reason"]
     assert run.record["outputs"] == []
-    if name != "place-taken-by-a-folder":
+    if way != "place-taken-by-a-folder":
         assert place.read_text() == "previous"
     assert [p.name for p in place.parent.iterdir()] == ["t.csv"], "staging left behind"
 
@@ -326,11 +327,20 @@ def test_a_long_temporary_folder_is_no_obstacle(study, monkeypatch, tmp_path):
     assert list(deep.iterdir()) == []
 
 
-def test_the_kernel_listens_on_no_port(study):
-    path = study.write("n", "import psutil\nprint([c.laddr for c in psutil.Process().net_connections('inet')])\n"
-                       "print(sorted({c.type.name for c in psutil.Process().net_connections('unix')}))")
-    lines = text_of(study.run(path)).splitlines()
-    assert lines[0] == "[]" and "SOCK_STREAM" in lines[1]
+def test_the_channels_of_the_kernel_are_on_no_port(study):
+    """ipykernel opens one more: a pipe on loopback for the prints of forked children, guarded by a random key. No channel."""
+    path = study.write("n", "import psutil\nprint(*[c.laddr for c in psutil.Process().net_connections('inet')], sep='\\n')\n",
+                       "print(get_ipython().kernel.iopub_thread._pipe_port)",
+                       "app = __import__('ipykernel.kernelapp', fromlist=['_']).IPKernelApp.instance()\nprint(app.transport)")
+    *ports, pipe, transport = text_of(study.run(path)).splitlines()
+    assert transport == "ipc" and len(ports) <= 1
+    assert all("'127.0.0.1'" in p and f"port={pipe}" in p for p in ports)
+
+
+def test_outputs_that_do_not_arrive_are_a_failure(study, monkeypatch):
+    monkeypatch.setattr("esa_notebooks.runs.kernel.DRAIN_S", 1)
+    run = study.run(study.write("n", "get_ipython().kernel.iopub_thread.socket.close()", "print('later')"))
+    assert run.record["status"] == "failed" and "Outputs of the cell were still missing" in run.record["reason"]["what"]
 
 
 def test_the_runner_listens_on_no_port(study):
@@ -364,7 +374,8 @@ def stopped(tmp_path_factory):
     at_work = {}
     for number in SIGNALS:
         study = Study(tmp_path_factory.mktemp("signal"))
-        path = study.write("n", "import subprocess, time\nsubprocess.Popen(['sleep', '300'])\n"
+        path = study.write("n", f"for_{number.name} = 1   # the same key in the same second would give the same id\n"
+                           "import subprocess, time\nsubprocess.Popen(['sleep', '300'])\n"
                            "Path('ready').touch(); time.sleep(60)")
         at_work[number] = study, study.runner(path)
     ended = {}
