@@ -54,8 +54,8 @@ clean: ## remove what runs made: reports, interim and processed data, caches
 clean-all: clean ## and the environment and the obtained data
 	@chmod -R u+w data/raw 2>/dev/null || true; rm -rf .venv data/raw mlflow.db mlruns
 
-# The environment is made when it is missing or a lock changed. It is built aside and becomes ready last, so that an
-# interrupted set-up is never taken for a finished one.
+# The environment is made when it is missing or a lock changed. The mark of readiness comes last, so that an interrupted
+# set-up is never taken for a finished one.
 $(READY): requirements/lock.txt $(TORCH) pyproject.toml
 	@[ "$$(uname -s)-$$(uname -m)" = "Linux-x86_64" ] || { echo "esa_notebooks needs Linux on x86-64; this is $$(uname -s) on $$(uname -m)." >&2; exit 2; }
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed, and there is no $(PYTHON) here." >&2; \

@@ -36,7 +36,7 @@ class Exit(Exception):
         super().__init__(text)
         self.code = code
 
-# %% ../nbs/cli.ipynb #8b757f7b
+# %% ../nbs/cli.ipynb #462e2683
 @app.command()
 def run(dataset: Annotated[Optional[list[str]], typer.Argument(help="Data sets to run; all when none is named.")] = None):
     "Execute the study's notebooks in order, and write reports/index.html."
@@ -48,7 +48,7 @@ def run(dataset: Annotated[Optional[list[str]], typer.Argument(help="Data sets t
     outcome = run_study(tuple(dataset or DATASETS), settings)
     print(", ".join(f"{len(v)} {k}" for k, v in outcome.items() if v))
     print(settings.path("paths.reports") / "index.html")
-    raise typer.Exit(1 if outcome["failed"] else 0)
+    raise typer.Exit(130 if outcome["cancelled"] else 1 if outcome["failed"] else 0)
 
 # %% ../nbs/cli.ipynb #7a74eedd
 def pairs(given: list[str] | None) -> dict[str, str]:
@@ -152,7 +152,7 @@ def report_open(run_id: Annotated[Optional[str], typer.Argument(help="A run; the
     if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.environ.get("BROWSER"):
         webbrowser.open(page.as_uri())
 
-# %% ../nbs/cli.ipynb #ad8b7815
+# %% ../nbs/cli.ipynb #acc8b7c9
 @app.command()
 def verify(run_id: Annotated[Optional[list[str]], typer.Argument(help="Runs (an id, its beginning, or `latest`); by "
                                                                  "default the latest success of every notebook.")] = None,
@@ -160,13 +160,13 @@ def verify(run_id: Annotated[Optional[list[str]], typer.Argument(help="Runs (an 
            quiet: Annotated[bool, typer.Option("--quiet", help="Only what is not identical.")] = False):
     "Check that a run still holds; with --execute, that it comes out the same."
     from esa_notebooks.runs.record import find_run
-    from esa_notebooks.runs.verify import IDENTICAL, UNKNOWN, look, rerun
-    from esa_notebooks.study import current, sources
+    from esa_notebooks.runs.verify import IDENTICAL, look, rerun
+    from esa_notebooks.study import current, present
     settings = load()
     folders = [find_run(settings.path("paths.reports"), n) for n in run_id] if run_id else current(settings)
     if not folders:
         raise Exit(3, "There is no run to verify yet. `esa-notebooks run` makes some.")
-    verdicts = [rerun(f, settings, sources, quiet) if execute else look(f, settings, sources) for f in folders]
+    verdicts = [rerun(f, settings, present, quiet) if execute else look(f, settings, present) for f in folders]
     for folder, verdict in zip(folders, verdicts):
         print(f"{folder.parent.name} {verdict.run_id}: {_summary(verdict)}")
         for item in verdict.items:
@@ -301,7 +301,7 @@ def docs():
     from esa_notebooks.reports.docs import build_docs
     print(build_docs(load().root))
 
-# %% ../nbs/cli.ipynb #c2e48a8a
+# %% ../nbs/cli.ipynb #f2d4100b
 def main() -> None:
     "The console script `esa-notebooks`."
     from esa_notebooks.runs.code import NotebookError
@@ -312,6 +312,9 @@ def main() -> None:
     except Exit as e:
         print(e, file=sys.stderr)
         sys.exit(e.code)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
     except (SettingsError, NotebookError, ParameterError, RecordError) as e:
         print(e, file=sys.stderr)
         sys.exit(2)

@@ -22,18 +22,19 @@ from .runs.record import (Sources, born, ingredients, inputs_of, key_of, new_run
 from .runs.redaction import SecretError, secret
 from .settings import SettingsError, load
 
-# %% ../nbs/lab.ipynb #9063912e
+# %% ../nbs/lab.ipynb #4703b1b9
 class Progress:
     "How far the code cells of a notebook, `sources`, have run in order and without an error."
 
     def __init__(self) -> None:
         self.done, self.broken, self.error = 0, "", ""
 
-    def step(self, source: str, error: str, sources: list[str]) -> None:
-        "Take note of one executed cell; `error` is empty when it ran well."
+    def step(self, source: str, error: str, sources: list[str], fresh: bool = True) -> None:
+        "Take note of one executed cell; `error` is empty when it ran well, `fresh` is whether nothing ran before it."
         source = source.strip()
         if sources and source == sources[0]:
-            self.done, self.broken, self.error = 0, "", ""
+            self.done, self.error = 0, ""
+            self.broken = "" if fresh else "the kernel had executed other cells before"
         if error:
             self.error = error
         elif self.done < len(sources) and source == sources[self.done] and not self.error and not self.broken:
@@ -75,7 +76,7 @@ class Session:
         except (NotebookError, ParameterError, SettingsError, SecretError, RuntimeError, OSError) as e:
             print(f"No interactive record: {e}")
 
-# %% ../nbs/lab.ipynb #ad63179d
+# %% ../nbs/lab.ipynb #7f64c232
 @patch
 def _note(self: Session, outcome: Any) -> None:
     "Follow one executed cell and write the record."
@@ -83,7 +84,7 @@ def _note(self: Session, outcome: Any) -> None:
     code = [c for c in notebook["cells"] if c["cell_type"] == "code" and c["source"].strip()]
     fault = outcome.error_before_exec or outcome.error_in_exec
     self.progress.step(outcome.info.raw_cell, f"{type(fault).__name__}: {fault}" if fault else "",
-                       [c["source"].strip() for c in code])
+                       [c["source"].strip() for c in code], fresh=outcome.execution_count == 1)
     at = next((i for i, c in enumerate(code) if "parameters" in c["metadata"].get("tags", [])), None)
     if at is None or (self.progress.done <= at and self.run is None):
         return

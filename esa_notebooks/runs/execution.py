@@ -6,7 +6,7 @@
 __all__ = ['CONDITIONS', 'SILENCE', 'kernel_environment', 'Plan', 'no_sources', 'outputs_of', 'plan', 'stage_outputs',
            'publish_outputs', 'inject', 'declarations_of', 'cells_of', 'execute']
 
-# %% ../../nbs/runs/execution.ipynb #fcda67bf
+# %% ../../nbs/runs/execution.ipynb #ee5bb305
 import os
 import shutil
 import time
@@ -18,7 +18,7 @@ from typing import Any, Mapping
 import nbformat
 import papermill
 
-from .code import NotebookError, read_notebook
+from .code import NotebookError, module_digests, read_notebook
 from .declare import MIME
 from .engine import RunStopped
 from .kernel import Attempt, Limits
@@ -30,7 +30,7 @@ from .record import (Sources, born, ingredients, inputs_of, inside, key_of, made
 from .redaction import SHORTEST, Redactor, SecretError, secret
 from ..settings import Settings, load
 
-# %% ../../nbs/runs/execution.ipynb #e54dc9b9
+# %% ../../nbs/runs/execution.ipynb #988c1632
 CONDITIONS = {
     "PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "MPLBACKEND": "agg",
     "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "NUMEXPR_NUM_THREADS": "2",
@@ -45,7 +45,8 @@ SILENCE = {
 
 def kernel_environment(root: Path, run_id: str) -> dict[str, str]:
     "The environment a kernel runs in: the caller's, with the conditions fixed and telemetry off."
-    return {**os.environ, **CONDITIONS, **SILENCE, "ESA_PROJECT_ROOT": str(root), "ESA_RUN_ID": run_id}
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONSTARTUP", "MATPLOTLIBRC")}
+    return {**kept, **CONDITIONS, **SILENCE, "ESA_PROJECT_ROOT": str(root), "ESA_RUN_ID": run_id}
 
 # %% ../../nbs/runs/execution.ipynb #8b0b3227
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def plan(path: Path | str, given: Mapping[str, Any] = {}, *, text: bool = False,
     return Plan(relative, full.stem, root, settings, notebook, bound, inputs,
                 ingredients(notebook, bound, inputs, root, settings))
 
-# %% ../../nbs/runs/execution.ipynb #95a82ff7
+# %% ../../nbs/runs/execution.ipynb #da3c5a4c
 def stage_outputs(outputs: Mapping[str, Path], run: Path, publish: bool) -> dict[str, Path]:
     "`{parameter: staging path}`. Raises `ParameterError` when the place cannot be written."
     staged = {}
@@ -140,6 +141,9 @@ def publish_outputs(plan: Plan, staged: Mapping[str, Path], outputs: Mapping[str
     for name, path in staged.items():
         if not path.is_file():
             raise FileNotFoundError(f"`{name}` ({outputs[name].relative_to(plan.root)}) was never written.")
+        stray = sorted(p.name for p in path.parent.iterdir() if p not in staged.values())
+        if stray:
+            raise OSError(f"beside `{name}` the notebook wrote {', '.join(stray[:5])}, which no parameter declares.")
     made = []
     for name, path in staged.items():
         made.append({"name": name, "path": outputs[name].relative_to(plan.root).as_posix(), "sha256": sha256(path),
@@ -148,7 +152,7 @@ def publish_outputs(plan: Plan, staged: Mapping[str, Path], outputs: Mapping[str
             os.replace(path, outputs[name])
     return made
 
-# %% ../../nbs/runs/execution.ipynb #908f0b12
+# %% ../../nbs/runs/execution.ipynb #2570ccc3
 def inject(plan: Plan, staged: Mapping[str, Path]) -> tuple[nbformat.NotebookNode, Redactor]:
     "The notebook with its values injected, and the redactor that makes it fit to be saved."
     lines = []
@@ -169,7 +173,8 @@ def inject(plan: Plan, staged: Mapping[str, Path]) -> tuple[nbformat.NotebookNod
                                          metadata={"tags": ["injected-parameters"]})
         notebook.cells.insert(at + 1, cell)
     notebook.metadata["papermill"] = {"parameters": {n: as_json(v.value) for n, v in plan.bound.items()}}
-    paths = {str(staged[n]): as_json(plan.bound[n].value) for n in staged}
+    paths = {str(staged[n].parent): as_json(Path(plan.bound[n].value).parent) for n in staged}
+    paths |= {str(staged[n]): as_json(plan.bound[n].value) for n in staged}
     return notebook, Redactor(secrets, paths)
 
 # %% ../../nbs/runs/execution.ipynb #4db0154d
@@ -187,7 +192,7 @@ def cells_of(notebook: Mapping[str, Any]) -> list[dict[str, Any]]:
              "duration_s": s.get("duration"), "warnings": []}
             for i, (c, s) in enumerate(zip(notebook["cells"], states))]
 
-# %% ../../nbs/runs/execution.ipynb #79117f52
+# %% ../../nbs/runs/execution.ipynb #66da45fb
 def execute(plan: Plan, *, reports: Path | None = None, publish: bool = True, quiet: bool = False) -> Path:
     """Run a checked plan; the folder of the run, with its record, whatever the status.
 
@@ -208,7 +213,9 @@ def execute(plan: Plan, *, reports: Path | None = None, publish: bool = True, qu
         staged = stage_outputs(outputs, run, publish)
         notebook, redactor = inject(plan, staged)
         manager = HonestManager(notebook, str(run / "notebook.ipynb"), redactor, plan.stage, quiet)
+        attempt.outputs = tuple(map(str, staged.values()))
         _run(notebook, plan, attempt, manager)
+        _still_the_same(plan, attempt)
         if attempt.status == "succeeded":
             record["outputs"] = _published(plan, attempt, staged, outputs, publish)
         _conclude(record, attempt, redactor, manager.nb, run, time.monotonic() - started)
@@ -220,7 +227,7 @@ def execute(plan: Plan, *, reports: Path | None = None, publish: bool = True, qu
             shutil.rmtree(path.parent, ignore_errors=True)
     return run
 
-# %% ../../nbs/runs/execution.ipynb #8f413844
+# %% ../../nbs/runs/execution.ipynb #244a73f5
 def _run(notebook: nbformat.NotebookNode, plan: Plan, attempt: Attempt, manager: HonestManager) -> None:
     "papermill, through our engine. How it ended stands in `attempt`."
     try:
@@ -231,6 +238,23 @@ def _run(notebook: nbformat.NotebookNode, plan: Plan, attempt: Attempt, manager:
     except papermill.PapermillExecutionError as e:   # a success that shows an error output: it was no success
         attempt.status = None
         attempt.end("failed", str(e), "in the notebook", "See its report.")
+    except Exception as e:   # a defect of the runner itself; the record must be written all the same
+        attempt.status = None if attempt.status == "succeeded" else attempt.status
+        attempt.end("failed", f"The runner met {type(e).__name__}: {e}", "in the runner", "Report it, with this record.")
+
+# %% ../../nbs/runs/execution.ipynb #635ddbb3
+def _still_the_same(plan: Plan, attempt: Attempt) -> None:
+    "A key is a promise about what was read: an input or a module that changed meanwhile breaks it."
+    if attempt.status != "succeeded":
+        return
+    files = [(i["path"], i["sha256"]) for i in plan.inputs if i["kind"] == "file" or (plan.root / i["path"]).is_file()]
+    changed = [p for p, digest in files if not (plan.root / p).is_file() or sha256(plan.root / p) != digest]
+    if not changed and module_digests(plan.notebook, plan.root) != plan.parts["modules"]:
+        changed = ["a module of the project"]
+    if changed:
+        attempt.status = None
+        attempt.end("failed", f"Changed while the notebook ran: {', '.join(changed)}.", "after the last cell",
+                    "Run it again and leave its inputs alone.")
 
 
 def _published(plan: Plan, attempt: Attempt, staged: Mapping, outputs: Mapping, publish: bool) -> list[dict]:
@@ -239,7 +263,8 @@ def _published(plan: Plan, attempt: Attempt, staged: Mapping, outputs: Mapping, 
         return publish_outputs(plan, staged, outputs, publish)
     except OSError as e:
         attempt.status = None
-        attempt.end("failed", f"An output is missing: {e}", "after the last cell", "Write to the path the parameter holds.")
+        attempt.end("failed", f"An output cannot be delivered: {e}", "after the last cell",
+                    "Write to the path that an OutputFile parameter holds, and nowhere else.")
         return []
 
 

@@ -34,11 +34,19 @@ def latest(reports: Path, status: str | None = "succeeded") -> dict[str, Path]:
     "The latest run of each identity that has `status` (any, for None); interactive runs are not counted."
     return {identity(r): run for run, r in records(reports) if status in (None, r["status"]) and not r["interactive"]}
 
-# %% ../../nbs/runs/retention.ipynb #c0f3d87a
+# %% ../../nbs/runs/retention.ipynb #57d40173
 def kept(reports: Path) -> dict[Path, str]:
     "The runs that must stay, each with the reason."
     reasons = {run: "latest success" for run in latest(reports).values()}
-    for run, record in records(reports):
+    everything = dict(records(reports))
+    by_id = {run.name: run for run in everything}
+    todo = list(reasons)
+    while todo:   # what a kept run read was made by another, which is part of its story
+        for made in (i.get("made_by") for i in everything[todo.pop()].get("inputs", [])):
+            if made in by_id and by_id[made] not in reasons:
+                reasons[by_id[made]] = "made an input of a kept run"
+                todo.append(by_id[made])
+    for run, record in everything.items():
         if (run / "promoted").exists():
             reasons[run] = "promoted"
         elif alive(record):

@@ -6,7 +6,7 @@
 __all__ = ['IDENTICAL', 'DIFFERENT', 'UNKNOWN', 'APART', 'Item', 'Verdict', 'replan', 'look', 'normal', 'compare',
            'compare_outputs', 'rerun']
 
-# %% ../../nbs/runs/verify.ipynb #8d67e8dc
+# %% ../../nbs/runs/verify.ipynb #ac807061
 import json
 import re
 import tempfile
@@ -19,7 +19,7 @@ from .code import NotebookError, read_notebook
 from .declare import MIME
 from .execution import Plan, execute, no_sources, plan
 from .parameters import ParameterError, as_json
-from .record import Sources, canonical, installed, read_record, sha256
+from .record import Sources, canonical, installed, of_kind, read_record, sha256
 from ..settings import Settings, load
 
 # %% ../../nbs/runs/verify.ipynb #c1915d95
@@ -50,7 +50,7 @@ class Verdict:
 def _same(what: str, now: Any, then: Any, detail: str = "") -> Item:
     return Item(what, IDENTICAL) if now == then else Item(what, DIFFERENT, detail or f"recorded {then!s:.90}, now {now!s:.90}")
 
-# %% ../../nbs/runs/verify.ipynb #5830a4f4
+# %% ../../nbs/runs/verify.ipynb #886163d1
 def replan(record: Mapping[str, Any], settings: Settings, sources: Sources = no_sources) -> Plan:
     "The plan that would repeat the run of `record` today. Raises `ParameterError` or `NotebookError`."
     given = {p["name"]: p["value"] for p in record["parameters"] if p["origin"] == "given"}
@@ -62,8 +62,11 @@ def _causes(record: Mapping[str, Any], today: Plan) -> Iterator[Item]:
     then = {p["name"]: p["value"] for p in record["parameters"]}
     yield _same("parameters", {n: as_json(v.value) for n, v in today.bound.items()}, then)
     now_inputs = {(i["name"], i["path"]): i["sha256"] for i in today.inputs}
-    for i in record["inputs"]:
-        yield _same(f"input {i['path']}", now_inputs.get((i["name"], i["path"]), "gone"), i["sha256"])
+    then_inputs = {(i["name"], i["path"]): i["sha256"] for i in record["inputs"]}
+    for name, path in {**then_inputs, **now_inputs}:
+        yield _same(f"input {path}", now_inputs.get((name, path), "gone"), then_inputs.get((name, path), "not recorded"))
+    written = {n for n, _ in of_kind(today.bound, "OutputFile")}
+    yield _same("outputs are recorded", {o["name"] for o in record["outputs"]}, written)
     cells = [c["sha256"] for c in record["code"]["cells"]]
     yield _same("code of the notebook", today.parts["cells"], cells, "the code cells of the notebook have changed")
     modules = record["code"]["modules"]
@@ -96,7 +99,7 @@ def _effects(run: Path, record: Mapping[str, Any], root: Path) -> Iterator[Item]
 def _declarations(notebook: Mapping[str, Any]) -> list[dict]:
     return [o["data"][MIME] for c in notebook["cells"] for o in c.get("outputs", []) if MIME in o.get("data", {})]
 
-# %% ../../nbs/runs/verify.ipynb #9d507698
+# %% ../../nbs/runs/verify.ipynb #94365cdf
 def _packages(record: Mapping[str, Any]) -> Iterator[Item]:
     same = canonical(installed()) == record["environment"]["packages_sha256"]
     yield Item("installed packages", IDENTICAL if same else APART,
@@ -111,11 +114,16 @@ def look(run: Path, settings: Settings | None = None, sources: Sources = no_sour
     if record["status"] != "succeeded":
         return Verdict(run.name, (Item("status", UNKNOWN, f"the run {record['status'].replace('_', ' ')}; it claims nothing"),))
     try:
-        today = replan(record, settings, sources)
-        causes = tuple(_causes(record, today))
+        causes = tuple(_causes(record, replan(record, settings, sources)))
     except (NotebookError, ParameterError) as e:
         causes = (Item("what went in", UNKNOWN, str(e)),)
-    return Verdict(run.name, (*causes, *_effects(run, record, settings.root), *_packages(record)))
+    if record["interactive"]:
+        causes += (Item("what was shown", UNKNOWN, "an interactive run keeps no executed notebook; --execute would make one"),)
+    try:
+        effects = tuple(_effects(run, record, settings.root))
+    except (NotebookError, KeyError, TypeError, AttributeError) as e:
+        effects = (Item("what came out", UNKNOWN, f"the run's folder is damaged: {type(e).__name__}: {e}"),)
+    return Verdict(run.name, (*causes, *effects, *_packages(record)))
 
 # %% ../../nbs/runs/verify.ipynb #efbd5fe1
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
@@ -158,7 +166,7 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Item]:
     for o in then["outputs"]:
         yield _same(f"output {o['path']}, made again", made.get(o["path"], "not made"), o["sha256"])
 
-# %% ../../nbs/runs/verify.ipynb #0825bab0
+# %% ../../nbs/runs/verify.ipynb #95e69ddb
 def compare_outputs(then: Path, now: Path) -> Iterator[Item]:
     "What the cells of two executed notebooks show besides declarations, after normalising."
     a, b = (read_notebook(p / "notebook.ipynb")["cells"] for p in (then, now))
@@ -180,6 +188,8 @@ def rerun(run: Path, settings: Settings | None = None, sources: Sources = no_sou
     with tempfile.TemporaryDirectory(prefix="esa-verify-") as folder:
         again = execute(replan(read_record(run), settings, sources), reports=Path(folder), publish=False, quiet=quiet)
         record = read_record(again)
+        if record["status"] == "cancelled":
+            raise KeyboardInterrupt   # whoever asked this run to stop did not mean: go on with the next
         if record["status"] != "succeeded":
             items: tuple = (Item("results", DIFFERENT, f"it {record['status']} this time: {record['reason']['what']}"),)
         else:

