@@ -6,7 +6,7 @@
 __all__ = ['CONDITIONS', 'SILENCE', 'kernel_environment', 'Plan', 'no_sources', 'outputs_of', 'plan', 'stage_outputs',
            'publish_outputs', 'inject', 'declarations_of', 'cells_of', 'execute']
 
-# %% ../../nbs/runs/execution.ipynb #ee5bb305
+# %% ../../nbs/runs/execution.ipynb #115c9e28
 import os
 import shutil
 import time
@@ -24,9 +24,8 @@ from .engine import RunStopped
 from .kernel import Attempt, Limits
 from .parameters import ParameterError, Value, as_code, as_json, bind, read_schema
 from .progress import HonestManager
-from .record import (Sources, born, ingredients, inputs_of, inside, key_of, made_by, new_run, now,
-                                       of_kind, sha256,
-                                       write_record)
+from .record import (Sources, born, ingredients, inputs_of, inside, key_of, made_by, new_run, now, of_kind,
+                                       sha256, write_record)
 from .redaction import SHORTEST, Redactor, SecretError, secret
 from ..settings import Settings, load
 

@@ -99,7 +99,7 @@ def _effects(run: Path, record: Mapping[str, Any], root: Path) -> Iterator[Item]
 def _declarations(notebook: Mapping[str, Any]) -> list[dict]:
     return [o["data"][MIME] for c in notebook["cells"] for o in c.get("outputs", []) if MIME in o.get("data", {})]
 
-# %% ../../nbs/runs/verify.ipynb #94365cdf
+# %% ../../nbs/runs/verify.ipynb #d5f18aba
 def _packages(record: Mapping[str, Any]) -> Iterator[Item]:
     same = canonical(installed()) == record["environment"]["packages_sha256"]
     yield Item("installed packages", IDENTICAL if same else APART,
@@ -118,7 +118,7 @@ def look(run: Path, settings: Settings | None = None, sources: Sources = no_sour
     except (NotebookError, ParameterError) as e:
         causes = (Item("what went in", UNKNOWN, str(e)),)
     if record["interactive"]:
-        causes += (Item("what was shown", UNKNOWN, "an interactive run keeps no executed notebook; --execute would make one"),)
+        causes += (Item("what was shown", UNKNOWN, "an interactive run keeps no executed notebook; repeat it with the command in its record"),)
     try:
         effects = tuple(_effects(run, record, settings.root))
     except (NotebookError, KeyError, TypeError, AttributeError) as e:
