@@ -74,11 +74,12 @@ def features_of(df: pd.DataFrame, meta: Meta) -> pd.DataFrame | None:
     names = meta.names("feature") or (meta.names("channel") if not (meta.one("time") or meta.one("order")) else [])
     return pd.concat([_key(df, meta).rename("segment"), df[names]], axis=1) if names else None
 
-# %% ../../nbs/data/canonical.ipynb #50a1aa32
+# %% ../../nbs/data/canonical.ipynb #33bfcc7b
 def labels_of(df: pd.DataFrame, meta: Meta) -> pd.DataFrame | None:
     "The `labels`: `label`, `channel`, `segment`, `start`, `end`, `kind`; None for a table without labels."
     if meta.events:
-        found = pd.DataFrame([{"label": e.get("id", i), "channel": c, "segment": None, "start": e["start"], "end": e["end"],
+        found = pd.DataFrame([{"label": e.get("id", i), "channel": c, "segment": None,
+                               "start": e.get("start", e.get("first")), "end": e.get("end", e.get("last")),
                                "kind": e.get("class") or e.get("length") or ""}
                               for i, e in enumerate(meta.events, 1)
                               for c in str(e.get("channels", e.get("channel", ""))).split(", ")])

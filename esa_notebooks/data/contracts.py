@@ -6,14 +6,14 @@
 __all__ = ['CLASSES_OF_DATA', 'ContractError', 'ColumnRule', 'Clock', 'Contract', 'parse_contract', 'load_contract',
            'contract_path']
 
-# %% ../../nbs/data/contracts.ipynb #97d33a38
+# %% ../../nbs/data/contracts.ipynb #c36d83fd
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Mapping
 
 import yaml
 
-from .findings import RULES
+from .findings import RULES, Accepted
 from ..settings import load, near_miss
 
 # %% ../../nbs/data/contracts.ipynb #4ed54194
@@ -39,15 +39,15 @@ class Clock:
     period_s: float | None = None
     off_grid: float = 0.0
 
-# %% ../../nbs/data/contracts.ipynb #c7150e7e
+# %% ../../nbs/data/contracts.ipynb #1e0860f8
 CLASSES_OF_DATA = ("open", "internal", "restricted", "personal")
 
 
 @dataclass(frozen=True)
 class Contract:
     """What `dataset` promises. `columns` are rules by column of the prepared table; `channels` gives ranges by channel for
-    a long table ("*" stands for all others); `labels` is the plausible share of anomalies (least, most); `accept` maps
-    rules to the reason why they are lived with; `fresh_days` the greatest age of the last sample at delivery."""
+    a long table ("*" stands for all others); `labels` is the plausible share of anomalies (least, most); `accept` says
+    which findings are lived with; `fresh_days` the greatest age of the last sample at delivery."""
     dataset: str
     version: str
     owner: str
@@ -58,7 +58,7 @@ class Contract:
     columns: Mapping[str, ColumnRule] = field(default_factory=dict)
     channels: Mapping[str, ColumnRule] = field(default_factory=dict)
     labels: tuple[float, float] | None = None
-    accept: Mapping[str, str] = field(default_factory=dict)
+    accept: tuple[Accepted, ...] = ()
     fresh_days: float | None = None
     path: str = ""
 
@@ -88,19 +88,21 @@ def _rule(given: Any, where: str) -> ColumnRule:
         given["dates"] = tuple(map(str, given["dates"]))
     return ColumnRule(**{**given, "values": tuple(given.get("values", ()))})
 
-# %% ../../nbs/data/contracts.ipynb #13be1482
-def _accept(given: Any, where: str) -> dict[str, str]:
-    "The accepted rules, each with its reason."
-    found = {}
+# %% ../../nbs/data/contracts.ipynb #a84184c4
+def _accept(given: Any, where: str) -> tuple[Accepted, ...]:
+    "The findings that are lived with, each with its reason."
+    found = []
     for entry in given or ():
-        entry = _only(entry, ["rule", "why"], f"{where}, accept")
-        if entry.get("rule") not in RULES:
-            raise ContractError(f"{where}, accept: there is no rule `{entry.get('rule')}`."
-                                f"{near_miss(str(entry.get('rule')), RULES)}")
+        entry = _only(entry, [f.name for f in fields(Accepted)], f"{where}, accept")
+        rule, most = entry.get("rule"), entry.get("most")
+        if rule not in RULES:
+            raise ContractError(f"{where}, accept: there is no rule `{rule}`.{near_miss(str(rule), RULES)}")
         if not str(entry.get("why") or "").strip():
-            raise ContractError(f"{where}, accept: say why `{entry['rule']}` is accepted, with why: …")
-        found[entry["rule"]] = str(entry["why"]).strip()
-    return found
+            raise ContractError(f"{where}, accept: say why `{rule}` is accepted, with why: …")
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+            raise ContractError(f"{where}, accept: `most` is {most!r}; it is a number of rows.")
+        found.append(Accepted(rule, str(entry["why"]).strip(), str(entry.get("column") or ""), most))
+    return tuple(found)
 
 
 _KEYS = ["dataset", "version", "owner", "class", "purpose", "rows", "clock", "columns", "channels", "labels", "accept",
