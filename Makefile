@@ -8,7 +8,7 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 
 # One line per target: the text after ## is its help.
-.PHONY: help run run-full test test-full lab docs hooks lock clean clean-all
+.PHONY: help run run-full test test-full benchmarks lab docs hooks lock clean clean-all
 
 help: ## show this help
 	@echo "esa_notebooks: every number in a report can be followed to data, code and parameters."
@@ -26,6 +26,9 @@ test: $(READY) ## lesson cells of the notebooks, then the tests
 test-full: $(READY) ## all tests, the slow ones too
 	@$(BIN)/nbdev-test nbs --skip-folder-re '^(pipeline|tutorials)$$' --n-workers 2
 	@$(BIN)/python -m pytest tests -m "slow or not slow"
+
+benchmarks: $(READY) ## measure what benchmarks/ promises (about half an hour); results are written beside each script
+	@for script in benchmarks/*/*.py; do echo "== $$script" >&2; $(BIN)/python "$$script" || exit 1; done
 
 lab: $(READY) ## open JupyterLab with the project's kernel
 	@JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=. nbs/pipeline/prepare.ipynb
