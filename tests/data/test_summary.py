@@ -242,3 +242,214 @@ def test_figures_are_the_same_twice(flying):
         lambda: plots.distributions(df, meta, ["bus_load", "battery_voltage"]),
     ):
         assert to_svg(draw()) == to_svg(draw())
+
+
+# Long tables and records
+
+
+@pytest.fixture
+def long():
+    """Two channels with clocks of their own, in three segments, the period stated per row; samples are lacking in one."""
+
+    def segment(channel, number, start, period, n, lost=()):
+        time = pd.date_range(start, periods=n, freq=f"{period}s", tz="UTC").delete(list(lost))
+        return pd.DataFrame(
+            {
+                "segment": number,
+                "channel": channel,
+                "time": time,
+                "value": np.arange(len(time), dtype=float),
+                "sampling": period,
+                "anomaly": int(number == 2),
+                "split": "test" if number == 3 else "train",
+            }
+        )
+
+    df = pd.concat(
+        [
+            segment("A", 1, "2024-01-01", 5, 10, lost=(3, 4, 5)),
+            segment("A", 2, "2024-01-05", 5, 10),
+            segment("B", 3, "2024-01-01", 1, 20, lost=(7,)),
+        ],
+        ignore_index=True,
+    )
+    return df, meta_of(
+        Column("segment", "segment"),
+        Column("channel", "group"),
+        Column("time", "time"),
+        Column("value", "value", "V"),
+        Column("sampling", "context", "s"),
+        Column("anomaly", "label", title="Anomaly"),
+        Column("split", "split"),
+        row="sample of one channel",
+    )
+
+
+def test_gaps_of_a_long_table_lie_within_a_channel_and_segment(long):
+    found = summary.gaps(*long)
+    assert found.channel.tolist() == ["A", "B"] and found.lost.tolist() == [3, 1]
+    assert summary.expected_rows(*long) == len(long[0]) + 4 == 40
+    assert summary.completeness(*long).set_index("name")[["present", "expected"]].to_numpy().tolist() == [
+        [17, 20],
+        [19, 20],
+    ]
+
+
+def test_a_long_table_counts_channels(long):
+    df, meta = long
+    facts = summary.overview(df, meta, seed=1)
+    assert facts.columns == 2 and facts.anomalies == 10 and facts.method == "bootstrap over 3 segments drawn as a whole"
+    assert facts.interval.low <= facts.anomalous <= facts.interval.high and facts == summary.overview(df, meta, seed=1)
+    assert "36 samples of 2 channels" in describe.prepared_answer(
+        facts, meta
+    ) and "4 samples" in describe.prepared_answer(facts, meta)
+    assert summary.columns(df, meta).set_index("name").maximum.to_dict() == {"A": 9.0, "B": 18.0}
+    assert "drawn as a whole" in describe.interval_note(facts) and "2 channels" in describe.introduction(df, meta)
+
+
+def test_separation_is_within_channels_that_have_both_labels(long):
+    df, meta = long
+    [row] = summary.separation(df, meta).itertuples()
+    part = df[df.channel == "A"]
+    assert row.name == "A" and row.auc == pytest.approx(roc_auc_score(part.anomaly, part.value))
+    said = describe.explored_answer(summary.overview(df, meta), meta, summary.separation(df, meta), None)
+    assert "Of 1 channel" in said and "A is the easiest" in said
+    assert isinstance(plots.distributions(df, meta, ["A"]), Figure) and "A: median" in describe.distributions_alt(
+        df, meta, summary.separation(df, meta)
+    )
+
+
+def test_channels_are_drawn_the_most_anomalous_first(long):
+    df, meta = long
+    assert summary.telling(df, meta) == ["A", "B"] and summary.telling(df, meta, most=1) == ["A"]
+    fig = plots.channels(df, meta, ["A", "B"])
+    fig.canvas.draw()
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["A", "B"]
+    assert "A between 0 and 9" in describe.channels_alt(df, meta, ["A", "B"])
+
+
+def test_a_period_that_nobody_states_makes_no_gaps(long):
+    df, meta = long
+    silent = replace(meta, columns=tuple(replace(c, unit="") if c.name == "sampling" else c for c in meta.columns))
+    assert (
+        summary.period(df, silent) is None
+        and summary.gaps(df, silent).empty
+        and summary.expected_rows(df, silent) == len(df)
+    )
+
+
+def test_an_order_is_not_a_clock():
+    df = pd.DataFrame({"channel": list("aabb"), "step": [0, 1, 0, 1], "value": [1.0, 2, 3, 4]})
+    meta = meta_of(Column("channel", "group"), Column("step", "order"), Column("value", "value"))
+    assert summary.gaps(df, meta).empty and "samples have an order" in describe.no_time(meta)
+    assert isinstance(plots.channels(df, meta, ["a", "b"]), Figure)
+    assert isinstance(plots.channels(df.iloc[:0], meta, ["a"]), Figure), "a channel without a sample"
+
+
+@pytest.fixture
+def records():
+    df = pd.DataFrame(
+        {
+            "tag": ["x", "y", "z"],
+            "day": pd.to_datetime(["2024-01-01", None, "2024-03-01"]),
+            "kind": ["a", "a", None],
+            "delay": [1.0, np.nan, 5.0],
+            "failed": [0, 1, 0],
+            "words": ["w" * 50, "v", "u"],
+        }
+    )
+    return df, meta_of(
+        Column("tag", "id"),
+        Column("day", "date", title="Day"),
+        Column("kind", "attribute"),
+        Column("delay", "feature", "d"),
+        Column("failed", "label", title="Failed"),
+        Column("words", "text"),
+        row="launch",
+    )
+
+
+def test_a_record_is_complete_in_all_but_its_identity(records):
+    df, meta = records
+    found = summary.completeness(df, meta).set_index("name")
+    assert (
+        found.present.to_dict() == {"day": 2, "kind": 2, "delay": 2, "failed": 3, "words": 3}
+        and (found.expected == 3).all()
+    )
+    fields = summary.fields(df, meta).set_index("name")
+    assert (
+        fields.loc["day", ["first", "last"]].tolist() == ["2024-01-01", "2024-03-01"]
+        and fields.loc["kind", "most frequent"] == "a"
+    )
+    assert (
+        fields.loc["words", "last"].endswith("…")
+        and "delay" not in fields.index
+        and summary.columns(df, meta).name.tolist() == ["delay"]
+    )
+
+
+def test_sentences_about_records(records):
+    df, meta = records
+    facts = summary.overview(df, meta)
+    assert "3 launches with 5 fields each" in describe.prepared_answer(
+        facts, meta
+    ) and "gaps" not in describe.prepared_answer(facts, meta)
+    said = describe.explored_answer(facts, meta, summary.separation(df, meta), None)
+    assert "33.3 % of 3 launches are marked as failed" in said
+    unlabelled = replace(meta, columns=tuple(c for c in meta.columns if c.role != "label"))
+    assert "delay lies between 2 d and 4 d" in describe.record_answer(
+        df, unlabelled, summary.class_balance(df, unlabelled)
+    )
+    assert isinstance(plots.distributions(df, unlabelled, ["delay"]), Figure)
+    assert (
+        describe.distributions_alt(df, unlabelled, summary.columns(df, unlabelled)) == "Histograms. delay: median 3 d."
+    )
+
+
+def test_classes_are_counted_in_each_split():
+    df = pd.DataFrame(
+        {"text": list("abcd"), "role": ["p", "p", "q", "p"], "split": ["train", "train", "train", "test"]}
+    )
+    meta = meta_of(Column("text", "text"), Column("role", "class"), Column("split", "split"), row="sentence")
+    balance = summary.class_balance(df, meta)
+    assert balance.to_dict("list") == {
+        "class": ["p", "q"],
+        "rows": [3, 1],
+        "share": [0.75, 0.25],
+        "train": [pytest.approx(2 / 3), pytest.approx(1 / 3)],
+        "test": [1.0, 0.0],
+    }
+    assert (
+        describe.record_answer(df, meta, balance)
+        == "4 sentences in 2 classes: p is the most frequent with 75.0 %, q the rarest with 25.0 %."
+    )
+
+
+def test_classes_of_a_publisher_are_no_taxonomy():
+    meta = meta_of(
+        events=(
+            {"id": 1, "channels": "a", "first": 3, "last": 5, "class": "point"},
+            {"id": 2, "channels": "a", "first": 9, "last": 9, "class": "contextual"},
+        )
+    )
+    assert summary.anomaly_classes(meta).empty and plots.examples(meta).empty
+    assert summary.sequences(meta)[["class", "events", "longest"]].to_numpy().tolist() == [
+        ["contextual", 1, 1],
+        ["point", 1, 3],
+    ]
+    assert summary.sequences(meta_of()).empty
+
+
+def test_decades_fit_on_a_calendar():
+    first, last = pd.Timestamp("1957-10-01", tz="UTC"), pd.Timestamp("2025-07-20", tz="UTC")
+    found = pd.DataFrame(
+        {
+            "start": [first + pd.Timedelta(9, unit="D")],
+            "end": [first + pd.Timedelta(99, unit="D")],
+            "minutes": [1.0],
+            "lost": [1],
+        }
+    )
+    fig = plots.calendar(found, first, last)
+    fig.canvas.draw()
+    assert fig.get_figheight() < 20

@@ -15,7 +15,7 @@ TOOL = Path(sys.executable).parent / "esa-notebooks"
 
 def copy_project(target: Path) -> Path:
     """The notebooks, library, settings and lock, without history, data or reports."""
-    for part in ("nbs", "esa_notebooks", "requirements"):
+    for part in ("nbs", "esa_notebooks", "requirements", "data/contracts"):
         shutil.copytree(ROOT / part, target / part, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     for part in ("pyproject.toml", "settings.ini"):
         shutil.copy(ROOT / part, target / part)
