@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from ..settings import near_miss
 
-# %% ../../nbs/data/defects.ipynb #cc350cc9
+# %% ../../nbs/data/defects.ipynb #373a8854
 KINDS = ("time", "number", "integer", "text", "category")
 
 
@@ -23,8 +23,8 @@ KINDS = ("time", "number", "integer", "text", "category")
 class Kind:
     """What the cells of a column hold: `kind` is one of KINDS, `unit` that of a number. `missing` are the spellings
     that mean no value, such as ("", "NaN"). For times, `zone` is the zone of stamps that state none ("UTC",
-    "Europe/Berlin"), and `offsets` whether stamps with an offset from UTC are converted. `values` are the categories. Raises `ValueError`
-    for what is none."""
+    "Europe/Berlin"), and `offsets` whether stamps with an offset from UTC are converted. `values` are the categories.
+    Raises `ValueError` for what is none."""
 
     kind: str
     unit: str = ""

@@ -289,13 +289,13 @@ def _rows(path: Path, found: Found) -> Iterator[tuple[int, list[str]]]:
             ),
         ) from None
 
-# %% ../../nbs/data/intake.ipynb #8545c08a
+# %% ../../nbs/data/intake.ipynb #0c02c43b
 def _chunk(
     rows: list, names: list[str], columns: Mapping[str, Kind], group: str, last: dict, found: Found
 ) -> pd.DataFrame:
     "One chunk of rows, all of the right length, as a table."
     lines = pd.Index([line for line, _ in rows])
-    by_name = dict(zip(names, zip(*(fields for _, fields in rows))))
+    by_name = dict(zip(names, zip(*(fields for _, fields in rows), strict=True), strict=True))
     table = {}
     for name, kind in columns.items():
         raw = pd.Series(by_name[name], index=lines, dtype="str")
@@ -311,17 +311,9 @@ def _chunk(
         _look_at_times(time, table[time], groups, last, found)
     return pd.DataFrame(table).reset_index(drop=True)
 
-# %% ../../nbs/data/intake.ipynb #0efde41a
-def iter_csv(
-    path: Path | str,
-    columns: Mapping[str, Kind],
-    *,
-    group: str = "",
-    extra: str = "refuse",
-    size: int | None = None,
-    chunk_rows: int = 100_000,
-    notes: list[str] | None = None,
-) -> Iterator[pd.DataFrame]:
+# %% ../../nbs/data/intake.ipynb #47a9a38c
+def iter_csv(path: Path | str, columns: Mapping[str, Kind], *, group: str = "", extra: str = "refuse",
+             size: int | None = None, chunk_rows: int = 100_000, notes: list[str] | None = None) -> Iterator[pd.DataFrame]:
     """Tables of at most `chunk_rows` rows with the declared `columns`, in declared order; for files larger than memory.
 
     `group` names the column that tells channels apart, each with a clock of its own. `extra` is "refuse" or "ignore"
@@ -329,6 +321,8 @@ def iter_csv(
     after the last table. Raises `IntakeError`; tables handed out before are then parts of a refused file, and must be
     thrown away.
     """
+    if group not in ("", *columns):
+        raise ValueError(f"No column `{group}` is declared to group by.{near_miss(group, columns)}")
     found = Found(Path(path))
     _check_bytes(found.path, size, found)
     rows = _rows(found.path, found)
@@ -340,12 +334,9 @@ def iter_csv(
             chunk.append((line, fields))
         else:
             ragged = line, len(fields)
-            found.add(
-                f"a row of {len(fields)} fields where the header has {len(names)}",
-                "Look for a comma inside a value (a decimal comma, or text without quotes), or for a missing one.",
-                line=line,
-                found=",".join(fields),
-            )
+            found.add(f"a row of {len(fields)} fields where the header has {len(names)}",
+                      "Look for a comma inside a value (a decimal comma, or text without quotes), or for a missing one.",
+                      line=line, found=",".join(fields))
         if len(chunk) >= chunk_rows:
             table, chunk = _chunk(chunk, names, columns, group, last, found), []
             if not found.defects:

@@ -1,4 +1,4 @@
-"""The ESA Anomalies Dataset, on a miniature written in its layout; and everything hostile that such an archive may hold."""
+"""The ESA Anomalies Dataset, on a miniature in its layout; and everything hostile that an archive may hold."""
 
 import os
 import pickle

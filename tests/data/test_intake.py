@@ -161,8 +161,8 @@ def test_text_is_left_alone_and_may_hold_commas_quotes_and_lines(write):
 # -- times -----------------------------------------------------------------------------------------------------------
 
 
-def times(write, *cells, kind=Kind("time")):
-    table, notes = read_csv(write(["time", *cells]), {"time": kind})
+def times(write, *cells, kind=None):
+    table, notes = read_csv(write(["time", *cells]), {"time": kind or Kind("time")})
     return [t.isoformat() for t in table.time], notes
 
 
@@ -544,6 +544,8 @@ def test_declarations_are_checked():
             Kind(**wrong)
     with pytest.raises(Exception, match="Europe/Berln"):
         Kind("time", zone="Europe/Berln")
+    with pytest.raises(ValueError, match="No column `modes` is declared to group by. Did you mean `mode`?"):
+        next(iter_csv("a.csv", KINDS, group="modes"))
 
 
 def test_what_the_project_reads_comes_back(write, tmp_path):
