@@ -18,7 +18,7 @@ from .samples import check_samples
 from .tables import MEASURED, Meta
 from ..settings import near_miss
 
-# %% ../../nbs/data/checks.ipynb #426f7866
+# %% ../../nbs/data/checks.ipynb #e5cf4619
 _TYPES = {"time": ("instants", pd.api.types.is_datetime64_any_dtype), "date": ("days", pd.api.types.is_datetime64_any_dtype),
           "order": ("whole numbers", pd.api.types.is_integer_dtype), "text": ("texts", pd.api.types.is_string_dtype),
           **{role: ("numbers", pd.api.types.is_numeric_dtype) for role in MEASURED}}
@@ -49,7 +49,7 @@ def _check_frame(df: pd.DataFrame, meta: Meta, contract: Contract, ledger: Ledge
     _check_columns(df, meta, contract, list(absent), ledger)
     return failures.empty and utc
 
-
+# %% ../../nbs/data/checks.ipynb #b255b163
 def _check_clock(df: pd.DataFrame, meta: Meta, ledger: Ledger) -> bool:
     "Whether the time stamps, if there are any, are in UTC; stamps that are not cannot be compared with labels."
     name = meta.one("time")

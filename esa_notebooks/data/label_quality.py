@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FOLDS', 'REPEATS', 'MOST_ROWS', 'FEWEST', 'LEAST_AUC', 'LEAST_KEPT', 'LabelQuality', 'label_quality']
 
-# %% ../../nbs/data/label_quality.ipynb #0acc93f9
+# %% ../../nbs/data/label_quality.ipynb #035d28a2
 import contextlib
 import io
 import warnings
@@ -13,9 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from cleanlab.count import compute_confident_joint, estimate_latent, get_confident_thresholds
-from cleanlab.filter import find_label_issues
-from cleanlab.rank import get_label_quality_scores
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -26,6 +23,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from .tables import Meta
 from ..stats import block_length
+
+with warnings.catch_warnings():   # it looks for a widget to draw a progress bar with, and says so where there is none
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from cleanlab.count import compute_confident_joint, estimate_latent, get_confident_thresholds
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
 
 # %% ../../nbs/data/label_quality.ipynb #3102752a
 FOLDS, REPEATS, MOST_ROWS, FEWEST = 5, 3, 6000, 10

@@ -17,7 +17,7 @@ from .. import style
 from .plots import ODD, QUIET, _in_style, _panels, envelope
 from .tables import MEASURED, Meta
 
-# %% ../../nbs/data/quality_plots.ipynb #24bcdb79
+# %% ../../nbs/data/quality_plots.ipynb #4db7e32f
 TITLES = {"completeness": "Completeness", "validity": "Validity", "consistency": "Consistency", "uniqueness": "Uniqueness",
           "timeliness": "Timeliness", "labels": "Label quality", "leakage": "Freedom from leakage", "drift": "Freedom from drift",
           "documentation": "Documentation"}
@@ -37,7 +37,7 @@ def parts_chart(parts: pd.DataFrame):
         ax.plot([part.least] * 2, [y - 0.26, y + 0.26], color=style.MUTED, lw=1.6)
         ax.plot(part.score, y, "o", ms=8, color=style.ACCENT if enough else ODD, mfc=style.ACCENT if enough else style.PAPER,
                 mew=2, clip_on=False, zorder=4)
-        ax.text(1.04, y, f"{100 * part.score:.0f}" + ("" if enough else "  below its mark"), va="center", fontsize=10.5,
+        ax.text(1.04, y, f"{100 * part.score:.1f}" + ("" if enough else "  below its mark"), va="center", fontsize=10.5,
                 color=style.INK if enough else ODD, transform=ax.get_yaxis_transform())
     ax.set_yticks(range(len(parts)), [TITLES.get(n, n) for n in parts.part])
     ax.set_ylim(len(parts) - 0.5, -0.6)
@@ -51,11 +51,11 @@ def parts_chart(parts: pd.DataFrame):
 def parts_alt(parts: pd.DataFrame) -> str:
     "The figure in words."
     known = parts.dropna(subset="score")
-    said = ", ".join(f"{p.part} {100 * p.score:.0f}" + (" (below its mark)" if p.score < p.least else "") for p in known.itertuples())
+    said = ", ".join(f"{p.part} {100 * p.score:.1f}" + (" (below its mark)" if p.score < p.least else "") for p in known.itertuples())
     rest = list(parts.part[parts.score.isna()])
     return f"One line per part of readiness, in per cent: {said}." + (f" Without a score: {', '.join(rest)}." if rest else "")
 
-# %% ../../nbs/data/quality_plots.ipynb #de19e331
+# %% ../../nbs/data/quality_plots.ipynb #771c2873
 @_in_style
 def drift_chart(drift: pd.DataFrame, least: float, most: int = 18):
     "Effect sizes of the first `most` columns of `drift` (columns `title`, `effect`, `drifted`, largest first)."
@@ -82,10 +82,12 @@ def by_effect(drift: pd.DataFrame) -> pd.DataFrame:
 
 
 def feature_to_show(meta: Meta, drift: pd.DataFrame) -> str:
-    "The feature that differs most between the parts, or the first; empty where the table has no features."
+    """The feature that differs most between the parts, or the first; counts, whose curves are steps, only where there is
+    nothing else. Empty where the table has no features."""
     names = meta.names("feature")
     tested = [n for n in by_effect(drift)["name"] if n in names] if len(drift) else []
-    return (tested or names or [""])[0]
+    smooth = [n for n in tested or names if meta[n].unit != "count"]
+    return (smooth or tested or names or [""])[0]
 
 
 def drift_alt(drift: pd.DataFrame, least: float) -> str:

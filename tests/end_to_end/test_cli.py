@@ -15,6 +15,11 @@ REFUSED = {
     "output outside": (("execute", "nbs/pipeline/prepare.ipynb", "-p", "prepared=../x.parquet"), "not inside the project"),
     "unknown data set": (("run", "telemetri"), "Did you mean `telemetry`?"),
     "unknown run": (("verify", "2020"), "No run is called"),
+    "the contract of another data set": (("execute", "nbs/pipeline/prepare.ipynb", "-p", "contract=data/contracts/teleme.yaml"),
+                                         "Did you mean `telemetry.yaml`?"),
+    "no such table": (("data", "validate", "data/processed/telemetry.parket"), "telemetry"),
+    "a table without a contract": (("data", "validate", "data/processed/telemetri.parquet"), "Did you mean `telemetry`?"),
+    "lineage of an unknown file": (("data", "lineage", "telemetri.parquet"), "telemetri.parquet"),
     "data fetch of an unknown source": (("data", "fetch", "opsat"), "Did you mean `opssat`?"),
     "data check of an unknown source": (("data", "check", "opsat"), "Did you mean `opssat`?"),
 }
@@ -45,6 +50,28 @@ def test_data_list_and_check(studied):
     assert listed.code == 0 and all(n in listed.out for n in ("telemetry", "shuttle", "opssat"))
     checked = tool(studied.project, "data", "check")
     assert checked.code == 0 and "identical" in checked.out
+
+
+def test_data_validate_holds_a_table_against_its_contract(studied, tmp_path):
+    table = "data/processed/shuttle.parquet"
+    held = tool(studied.project, "data", "validate", table)
+    assert held.code == 0 and "broken" not in held.out and "Labels are 0 or 1" in held.out
+    strict = tmp_path / "shuttle.yaml"
+    strict.write_text((studied.project / "data/contracts/shuttle.yaml").read_text().replace("f1: {low: -32768", "f1: {low: 30"))
+    broken = tool(studied.project, "data", "validate", table, "--contract", str(strict))
+    assert broken.code == 1 and "outside 30 to 32767" in broken.err and "Traceback" not in broken.err
+
+
+def test_data_validate_in_chunks(studied):
+    ended = tool(studied.project, "data", "validate", "--in-chunks", "data/processed/telemetry.parquet")
+    assert ended.code == 0 and "Time increases within a channel" in ended.out
+
+
+def test_data_lineage_leads_to_the_raw_file_and_to_what_was_made(studied):
+    up = tool(studied.project, "data", "lineage", "data/processed/shuttle.parquet")
+    assert up.code == 0 and "shuttle.csv.gz" in up.out and "prepare.ipynb" in up.out
+    down = tool(studied.project, "data", "lineage", "data/contracts/shuttle.yaml")
+    assert "shuttle.croissant.json" in down.out.split("to be made again")[1]
 
 
 def test_data_check_names_a_changed_file(studied, tmp_path):

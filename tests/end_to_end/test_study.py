@@ -1,10 +1,14 @@
 """The main job as a user has it: run, read, verify. On real data, with no network."""
+import hashlib
+import json
 import os
 import re
 import shutil
 
 import pytest
 
+from esa_notebooks.data.cards import check_card
+from esa_notebooks.study import DATASETS, EXPLORED
 from tests.conftest import require
 from tests.end_to_end.conftest import copy_project, records, tool
 
@@ -15,11 +19,43 @@ def test_the_study_runs_without_a_network(studied):
 
 
 def test_every_notebook_of_every_data_set_succeeded(studied):
-    require("mirror", bool(os.environ.get("ESA_DATA_MIRROR")), "ESA_DATA_MIRROR is not set, so opssat is not obtained")
+    require("mirror", bool(os.environ.get("ESA_DATA_MIRROR")), "ESA_DATA_MIRROR is not set, so most data sets are not obtained")
     runs = {(r["stage"], p["value"]): r["status"] for r in records(studied.project)
             for p in r["parameters"] if p["name"] == "prepared"}
-    datasets = ("telemetry", "shuttle", "opssat")
-    assert runs == {(s, f"data/processed/{d}.parquet"): "succeeded" for s in ("prepare", "explore") for d in datasets}
+    expected = {(stage, f"data/processed/{d}.parquet"): "succeeded" for d in DATASETS for stage in ("prepare", "explore", "quality")
+                if stage != "explore" or d in EXPLORED}
+    assert runs == expected and len(runs) > 20
+
+
+def test_every_data_set_has_a_card_and_an_honest_score(studied):
+    made = sorted((studied.project / "data" / "processed").glob("*.croissant.json"))
+    assert len(made) == len(list((studied.project / "data" / "processed").glob("*.parquet"))) >= 2
+    for path in made:
+        assert check_card(path) is not None
+        (table,) = [f for f in json.loads(path.read_text())["distribution"] if f["@id"] == "table"]
+        assert hashlib.sha256((path.parent / table["contentUrl"]).read_bytes()).hexdigest() == table["sha256"]
+    for r in (r for r in records(studied.project) if r["stage"] == "quality"):
+        results = {d["name"]: d for d in r["declarations"] if d["kind"] == "result"}
+        parts = [d["value"] for name, d in results.items() if name != "readiness" and d["value"] is not None]
+        assert abs(sum(parts) / len(parts) - results["readiness"]["value"]) < 1.001 and len(results) == 10
+        assert all(d["why"] for d in results.values() if d["value"] is None)
+
+
+def test_a_broken_contract_stops_the_run_and_shows_the_rows(tmp_path):
+    project = copy_project(tmp_path)
+    contract = project / "data" / "contracts" / "telemetry.yaml"
+    contract.write_text(contract.read_text().replace("bus_load: {unit: W, low: -20, high: 250", "bus_load: {unit: W, low: -20, high: 95"))
+    ended = tool(project, "run", "telemetry")
+    assert ended.code == 1 and "explore telemetry  skipped" in ended.err and "quality telemetry  skipped" in ended.err
+    (only,) = records(project)
+    assert only["status"] == "failed" and "does not keep its contract" in only["reason"]["what"]
+    assert not list((project / "data" / "processed").glob("*.parquet"))
+    page = (only["folder"] / "report.html").read_text()
+    table = next(d for d in only["declarations"] if d["kind"] == "table" and d["name"].endswith("in_range"))
+    assert len(table["rows"]) == 20 and "The first 20 of" in table["caption"] and "The first 20 of" in page
+    assert all(row[[c["name"] for c in table["columns"]].index("value")] > 95 for row in table["rows"])
+    answer = next(d["text"] for d in only["declarations"] if d["kind"] == "answer")
+    assert "breaks its contract in 1 of" in answer
 
 
 def test_the_index_and_the_pages_are_there(studied):
@@ -91,7 +127,7 @@ def test_what_cannot_be_obtained_is_shown_and_replaced_by_nothing(tmp_path):
     index = (project / "reports" / "index.html").read_text()
     assert "not obtained" in index.lower() and "opssat" in index
     alone = tool(project, "execute", "nbs/pipeline/prepare.ipynb", "-p", "dataset=opssat",
-                 "-p", "prepared=data/processed/opssat.parquet", ESA_DATA_OFFLINE="true", ESA_DATA_MIRROR="")
+                 "-p", "prepared=data/processed/opssat.parquet", "-p", "contract=data/contracts/opssat.yaml", ESA_DATA_OFFLINE="true", ESA_DATA_MIRROR="")
     assert alone.code == 3 and "not obtained" in alone.err and "Traceback" not in alone.err
 
 
