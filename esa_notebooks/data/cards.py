@@ -313,16 +313,13 @@ def card(meta: Meta, path: Path | str, *, register_source: Source | None = None,
         "recordSet": _record_sets(path, meta, file)}
     return {name: value for name, value in made.items() if value not in (None, "", [])}
 
-# %% ../../nbs/data/cards.ipynb #8fa7b7cc
+# %% ../../nbs/data/cards.ipynb #ada831a4
 def write_card(made: Mapping[str, Any], path: Path | str) -> Path:
-    "Write a card to `path` (….json), in the folder of its table, all or nothing. Raises `CardError`."
+    """Write a card to `path` (….json), all or nothing. It is meant for the folder of its table, where a run publishes both;
+    until then it may stand elsewhere. Raises `CardError`."""
     path = Path(path)
     if path.suffix != ".json":
         raise CardError(f"{path.name}: a card is a .json file; use {path.with_suffix('.json').name}.")
-    hidden = path.parent.name.startswith(".")   # a run writes into a hidden folder first, and publishes when it succeeded
-    place = path.parent.parent if hidden else path.parent
-    if place.is_dir() and not (place / made["distribution"][0]["name"]).is_file():
-        raise CardError(f"{path.name} must stand beside its table, and {made['distribution'][0]['name']} is not there.")
     text = json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
