@@ -705,6 +705,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'esa_notebooks/data/samples.py'),
                                             'esa_notebooks.data.samples.SampleScan.feed': ( 'data/samples.html#samplescan.feed',
                                                                                             'esa_notebooks/data/samples.py'),
+                                            'esa_notebooks.data.samples._ahead': ( 'data/samples.html#_ahead',
+                                                                                   'esa_notebooks/data/samples.py'),
                                             'esa_notebooks.data.samples._chunks': ( 'data/samples.html#_chunks',
                                                                                     'esa_notebooks/data/samples.py'),
                                             'esa_notebooks.data.samples._described': ( 'data/samples.html#_described',

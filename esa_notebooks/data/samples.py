@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['JITTER', 'SAMPLE_RULES', 'SampleScan', 'finish', 'scan_for', 'check_samples', 'is_plain', 'check_parquet']
 
-# %% ../../nbs/data/samples.ipynb #45176b50
+# %% ../../nbs/data/samples.ipynb #b1200215
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterable, Iterator
 
@@ -117,12 +118,12 @@ def _schema(scan: SampleScan) -> pa.DataFrameSchema:
     columns = {"channel": pa.Column("category"), "value": pa.Column(float, nullable=True)}
     return pa.DataFrameSchema(columns, checks=[rule(name) for name in SAMPLE_RULES], ordered=False)
 
-# %% ../../nbs/data/samples.ipynb #65337ed3
+# %% ../../nbs/data/samples.ipynb #f582619f
 def _look(scan: SampleScan, chunk: pd.DataFrame) -> None:
     "Fill `scan.masks`: True where a rule holds for the whole chunk, else which rows keep it, shape (n,)."
     ticks, per_second = _ticks(chunk)
-    values, channel = chunk["value"].to_numpy(), chunk["channel"].cat
-    names, codes = [(name,) for name in channel.categories], channel.codes.to_numpy()
+    values, channel = chunk["value"].to_numpy(), chunk["channel"].array
+    names, codes = [(name,) for name in channel.categories], channel.codes   # of the array: those of `.cat` are a copy
     parts = [part for part in ("split", "segment") if part in chunk]
     if parts:
         codes, names = pd.factorize(pd.MultiIndex.from_frame(chunk[["channel", *parts]]))
@@ -229,7 +230,7 @@ def check_samples(chunks: Iterable[pd.DataFrame], channels: pd.DataFrame, contra
         scan.feed(chunk)
     finish(scan)
 
-# %% ../../nbs/data/samples.ipynb #2c19ffb0
+# %% ../../nbs/data/samples.ipynb #8ac4774a
 def _chunks(path: Path, meta: Meta | None, batch: int) -> Iterator[pd.DataFrame]:
     "Canonical samples of the Parquet file at `path`, in pieces of about `batch` samples."
     group = "channel" if meta is None else meta.one("group")
@@ -238,6 +239,15 @@ def _chunks(path: Path, meta: Meta | None, batch: int) -> Iterator[pd.DataFrame]
     for piece in file.iter_batches(max(1, batch // max(wide, 1))):
         frame = piece.to_pandas()
         yield _plain(frame) if meta is None else samples_of(frame, meta)
+
+
+def _ahead(pieces: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    "The same `pieces`, of which the next is read while the caller works on one."
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = reader.submit(next, pieces, None)
+            yield piece
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
@@ -265,7 +275,7 @@ def check_parquet(path: Path | str, contract: Contract, batch: int = 1 << 20) ->
     names = [n for n in (contract.channels or contract.columns) if n != "*"]
     channels = pd.DataFrame({"channel": names}) if meta is None else _described(path, meta)
     ledger = Ledger()
-    check_samples(_chunks(path, meta, batch), channels, contract, ledger)
+    check_samples(_ahead(_chunks(path, meta, batch)), channels, contract, ledger)
     return Report(contract.dataset, contract.version, tuple(ledger.findings(contract.accept)))
 
 

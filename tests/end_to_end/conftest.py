@@ -40,9 +40,12 @@ def records(project: Path, reports: str = "reports") -> list[dict]:
     return [json.loads(p.read_text()) | {"folder": p.parent} for p in paths]
 
 
+STUDIED = ("telemetry", "shuttle", "opssat", "space-ideas")   # one of each form; all of them run in `make test-full`
+
+
 @pytest.fixture(scope="session")
 def studied(tmp_path_factory) -> SimpleNamespace:
-    """A project whose study has been run, without any network where the machine allows it."""
+    """A project in which the study of some data sets has been run, without any network where the machine allows it."""
     project = copy_project(tmp_path_factory.mktemp("studied") / "a project {with} spaces")
     alone = ("unshare", "-rn") if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode == 0 else ()
-    return SimpleNamespace(project=project, alone=alone, ended=tool(project, "run", before=alone))
+    return SimpleNamespace(project=project, alone=alone, ended=tool(project, "run", *STUDIED, before=alone))
