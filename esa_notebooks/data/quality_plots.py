@@ -162,12 +162,13 @@ def _short_dates(axes, time: pd.Series) -> None:
         ax.xaxis.set_major_locator(dates.AutoDateLocator(minticks=2, maxticks=3))
         ax.xaxis.set_major_formatter(dates.DateFormatter(form))
 
-# %% ../../nbs/data/quality_plots.ipynb #8f9366c3
+# %% ../../nbs/data/quality_plots.ipynb #4ec87467
 def multiples_caption(df: pd.DataFrame, meta: Meta, feature: str, most: int = 12) -> str:
     "What the small multiples show, and what they leave out."
     shown, group = len(chosen(df, meta, most)), meta.one("group")
     every = df[group].nunique() if group else len(meta.names("channel"))
-    what = ("Each channel over the whole span; a band is the range within one three-hundredth of it."
+    clock = "over the whole span" if meta.one("time") else "in the order of its samples, in per cent, training before test"
+    what = (f"Each channel {clock}; a band is the range within one three-hundredth."
             if meta.one("time") or meta.one("order") else
             f"{meta[feature].title or feature} in each channel: share of segments at or below each value, training part and test part.")
     left = f" The {shown} of {every} channels with the most anomalies are shown." if shown < every else ""
