@@ -230,7 +230,7 @@ def check_samples(chunks: Iterable[pd.DataFrame], channels: pd.DataFrame, contra
         scan.feed(chunk)
     finish(scan)
 
-# %% ../../nbs/data/samples.ipynb #8ac4774a
+# %% ../../nbs/data/samples.ipynb #a163dc72
 def _chunks(path: Path, meta: Meta | None, batch: int) -> Iterator[pd.DataFrame]:
     "Canonical samples of the Parquet file at `path`, in pieces of about `batch` samples."
     group = "channel" if meta is None else meta.one("group")
@@ -256,7 +256,7 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
         frame["value"] = frame["value"].astype(float)
     return frame if isinstance(frame["channel"].dtype, pd.CategoricalDtype) else frame.astype({"channel": "category"})
 
-
+# %% ../../nbs/data/samples.ipynb #70faf583
 def is_plain(path: Path) -> bool:
     "Whether the Parquet file at `path` holds canonical samples and no description."
     if not path.is_file():
