@@ -136,20 +136,19 @@ def outcome(finding: Finding) -> str:
     "The outcome of a check in one word or two: 'held', 'broken', 'accepted' or 'reported'."
     return ("held" if not finding.count else "broken" if finding.broken else "accepted" if finding.accepted else "reported")
 
-# %% ../../nbs/data/findings.ipynb #429b5c68
+# %% ../../nbs/data/findings.ipynb #446d746d
 class ContractBroken(ValueError):
     "A table does not keep its contract; the message lists what was found, with the first offending rows."
 
     def __init__(self, report: Report):
         self.report, broken = report, report.broken
         lines = [f"`{report.dataset}` does not keep its contract (version {report.version}): "
-                 f"{len(broken)} of {len(report.findings)} checks are broken."]
-        for finding in broken:
-            lines.append(f"\n· {finding}")
+                 f"{len(broken)} of {len(report.findings)} checks are broken.", *(f"· {finding}" for finding in broken)]
+        for finding in broken:   # a paragraph of its own, so that a page can show the sentences without the rows
             if len(finding.rows):
+                said = f"The first {len(finding.rows)} of {finding.count:,} rows" if finding.count > len(finding.rows) else "The rows"
+                lines.append(f"\n{said} ({finding.rule}):")
                 lines.append(finding.rows.head(MOST_ROWS).to_string(index=False, max_colwidth=40))
-            if finding.count > len(finding.rows) > 0:
-                lines.append(f"… the first {len(finding.rows)} of {finding.count:,}.")
         super().__init__("\n".join(lines))
 
 

@@ -132,7 +132,7 @@ def moment(iso: Any) -> str:
     at = at.astimezone(timezone.utc) if at.tzinfo else at
     return f"{at.day} {at:%B %Y, %H:%M}{' UTC' if at.tzinfo else ''}"
 
-# %% ../../nbs/reports/words.ipynb #435a5197
+# %% ../../nbs/reports/words.ipynb #ff2339cd
 class Status(NamedTuple):
     "How a run stands: its key, the word and the shape for it."
     key: str
@@ -162,11 +162,13 @@ def status(record: Mapping[str, Any]) -> Status:
 
 
 def reason(record: Mapping[str, Any]) -> dict[str, str]:
-    "What happened, where and what to do, of a run that did not succeed; empty for one that did or is still at it."
+    """What happened (its first paragraph), where and what to do, of a run that did not succeed; empty for one that did or is
+    still at it."""
     key = status(record).key
     if key in ("succeeded", "running"):
         return {}
     given = record.get("reason") if isinstance(record.get("reason"), dict) else {}
     silent = SILENT if record.get("ended") is None else {}
     said = {k: str(given.get(k) or silent.get(k) or "") for k in ("what", "where", "do")}
+    said["what"] = said["what"].partition("\n\n")[0]   # what follows, such as rows, stands whole in traceback and record
     return said if any(said.values()) else {"what": "The record gives no reason.", "where": "", "do": ""}

@@ -155,7 +155,7 @@ def test_the_first_twenty_rows_and_the_count_are_in_the_error(good):
     n = len(spoilt.index[::7])
     (finding,) = e.value.report.broken
     assert finding.count == n > 20 and len(finding.rows) == 20
-    assert f"the first 20 of {n:,}" in str(e.value) and str(5e4) in str(e.value)
+    assert f"The first 20 of {n:,}" in str(e.value) and str(5e4) in str(e.value)
     first = e.value.report.offending()
     assert list(first["value"]) == list(5e4 + spoilt.index[::7][:20]) and set(first["channel"]) == {"bus_load"}
 
