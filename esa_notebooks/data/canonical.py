@@ -76,7 +76,7 @@ def features_of(df: pd.DataFrame, meta: Meta) -> pd.DataFrame | None:
     names = meta.names("feature") or (meta.names("channel") if not (meta.one("time") or meta.one("order")) else [])
     return pd.concat([_key(df, meta).rename("segment"), df[names]], axis=1) if names else None
 
-# %% ../../nbs/data/canonical.ipynb #92dbea26
+# %% ../../nbs/data/canonical.ipynb #cef854a9
 def labels_of(df: pd.DataFrame, meta: Meta) -> pd.DataFrame | None:
     "The `labels`: `label`, `channel`, `segment`, `start`, `end`, `kind`; None for a table without labels."
     if meta.events:
@@ -86,7 +86,7 @@ def labels_of(df: pd.DataFrame, meta: Meta) -> pd.DataFrame | None:
                               for i, e in enumerate(meta.events, 1)
                               for c in str(e.get("channels", e.get("channel", ""))).split(", ")])
         if meta.one("time"):
-            found[["start", "end"]] = found[["start", "end"]].apply(pd.to_datetime, utc=True)
+            found[["start", "end"]] = found[["start", "end"]].apply(pd.to_datetime, utc=True, format="ISO8601")
         return found
     name = meta.one("label")
     if name is None:

@@ -88,12 +88,12 @@ class Meta:
                 return c
         raise TableError(f"`{self.dataset}` has no column `{name}`.{near_miss(name, [c.name for c in self.columns])}")
 
-# %% ../../nbs/data/tables.ipynb #b64d12de
+# %% ../../nbs/data/tables.ipynb #e9201488
 def event_table(meta: Meta) -> pd.DataFrame:
     "The known anomalies as a DataFrame, with `start` and `end` as UTC times; empty where none are described."
     events = pd.DataFrame(list(meta.events))
     for name in {"start", "end"} & set(events.columns):
-        events[name] = pd.to_datetime(events[name], utc=True)
+        events[name] = pd.to_datetime(events[name], utc=True, format="ISO8601")   # with and without fractions
     return events
 
 # %% ../../nbs/data/tables.ipynb #fc6a9fa8

@@ -419,3 +419,18 @@ def test_one_channel_at_a_time(place, monkeypatch):
     channels = iter_channels(open_mission(place))
     assert next(channels).channel[0] == "channel_1" and opened == ["channel_1"]
     assert [t.channel[0] for t in channels] == ["channel_2", "channel_3"]
+
+
+def test_a_mission_keeps_its_contract_and_gets_a_score(tmp_path):
+    from esa_notebooks.data.checks import check
+    from esa_notebooks.data.contracts import contract_path, load_contract
+    from esa_notebooks.data.drift import drift
+    from esa_notebooks.data.readiness import readiness
+
+    write_miniature(tmp_path)
+    df, meta = read(tmp_path)
+    report = check(df, meta, load_contract(contract_path("esa-ad")))
+    assert not report.broken, str(report.broken[0])
+    assert [f.rule for f in report.findings if f.accepted] == ["label_inside"], "the miniature has one label outside its data"
+    ready = readiness(df, meta, report.findings, drift=drift(df, meta, permutations=99), labels=None, leakage=None, owner="us")
+    assert ready.score and ready["labels"].score is None
