@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['check']
 
-# %% ../../nbs/data/checks.ipynb #6e05f04f
+# %% ../../nbs/data/checks.ipynb #5a61065b
+from typing import Callable
+
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
@@ -67,17 +69,17 @@ def _odd_texts(column: pd.Series) -> pd.DataFrame:
     odd = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
     return pd.DataFrame({"row": odd.index, "value": odd.astype(str).to_numpy()})
 
-# %% ../../nbs/data/checks.ipynb #3f9a98fe
+# %% ../../nbs/data/checks.ipynb #6e71dfe4
 def _check_columns(df: pd.DataFrame, meta: Meta, contract: Contract, absent: list, ledger: Ledger) -> None:
     "Columns, units, class of data and number of rows against the contract."
-    declared = [n for n in contract.columns]
+    declared, described = list(contract.columns), [c.name for c in meta.columns]
     wrong = [f"`{n}` is missing.{near_miss(n, df.columns)}" for n in [*absent, *(n for n in declared if n not in df)]]
-    undescribed = [n for n in df.columns if n not in meta.names(*{c.role for c in meta.columns})]
+    undescribed = [n for n in df.columns if n not in described]
     open_ended = [c.name for c in meta.columns if declared and c.role in MEASURED and c.role != "value" and c.name not in declared]
     wrong += [f"`{n}` is not in the contract.{near_miss(n, declared)}" for n in dict.fromkeys([*undescribed, *open_ended])]
     ledger.note("columns", "table", "", len(df.columns), len(wrong), message=" ".join(wrong))
     for name, rule in contract.columns.items():
-        if rule.unit is not None and name in meta.names(*{c.role for c in meta.columns}):
+        if rule.unit is not None and name in described:
             unit = meta[name].unit
             ledger.note("unit", "table", name, 1, int(unit != rule.unit),
                         message=f"`{name}` is in {unit or 'no unit'}; the contract says {rule.unit or 'no unit'}.")
@@ -124,8 +126,8 @@ def _note(ledger: Ledger, rule: str, table: str, name: str, df: pd.DataFrame, od
     "Note how many of the column `name` are `odd`, and the first of them."
     ledger.note(rule, table, name, len(df), int(odd.sum()), _rows(df, odd, [*keys, name]), f"{{count}} of {{of}} values of `{name}` are {said}.")
 
-# %% ../../nbs/data/checks.ipynb #414e1d7d
-def _small_schema(table: str, frame: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> dict[str, pa.Check]:
+# %% ../../nbs/data/checks.ipynb #35962389
+def _small_rules(table: str, tables: dict[str, pd.DataFrame]) -> dict[str, Callable[[pd.DataFrame], pd.Series]]:
     "The rules of one canonical table, by name; each gives which rows keep it."
     key = {"channels": "channel", "segments": "segment", "features": "segment", "records": "key"}.get(table)
     channels, segments = tables.get("channels"), tables.get("segments")
@@ -141,20 +143,21 @@ def _small_schema(table: str, frame: pd.DataFrame, tables: dict[str, pd.DataFram
     if table == "labels" and "samples" in tables:
         clock = tables["samples"].get("time", tables["samples"].get("order"))
         rules["label_inside"] = lambda d: d["start"].isna() | ((d["start"] >= clock.min()) & (d["end"] <= clock.max()))
-    return {name: pa.Check(keeps, name=name, ignore_na=False, n_failure_cases=1) for name, keeps in rules.items()}
+    return rules
 
 
 def _check_small(tables: dict[str, pd.DataFrame], ledger: Ledger) -> None:
     "Keys, windows and references of the canonical tables but `samples`."
     for table, frame in tables.items():
-        rules = _small_schema(table, frame, tables) if table != "samples" else {}
+        rules = _small_rules(table, tables) if table != "samples" else {}
+        checks = [pa.Check(keeps, name=name, ignore_na=False, n_failure_cases=1) for name, keeps in rules.items()]
         try:
-            pa.DataFrameSchema(checks=list(rules.values())).validate(frame, lazy=True)
+            pa.DataFrameSchema(checks=checks).validate(frame, lazy=True)
             failed = set()
         except pa.errors.SchemaErrors as e:
             failed = set(e.failure_cases.check)
-        for name, check in rules.items():
-            odd = ~check._check_fn(frame).to_numpy(dtype=bool) if name in failed else np.zeros(len(frame), bool)
+        for name, keeps in rules.items():
+            odd = ~keeps(frame).to_numpy(dtype=bool) if name in failed else np.zeros(len(frame), bool)
             ledger.note(name, table, "", len(frame), int(odd.sum()), _rows(frame, odd, list(frame.columns)[:6]),
                         f"{{count}} of {{of}} {table}: {_SAID[name]}")
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TITLES', 'parts_chart', 'parts_alt', 'drift_chart', 'by_effect', 'feature_to_show', 'drift_alt', 'chosen',
-           'small_multiples', 'multiples_caption', 'multiples_alt', 'missing_map']
+           'small_multiples', 'multiples_caption', 'multiples_alt']
 
-# %% ../../nbs/data/quality_plots.ipynb #4f3faac6
+# %% ../../nbs/data/quality_plots.ipynb #90a3d3e3
 import textwrap
 
 import numpy as np
@@ -15,7 +15,7 @@ from matplotlib import ticker
 
 from .. import style
 from .plots import ODD, QUIET, _in_style, _panels, envelope
-from .tables import MEASURED, Meta
+from .tables import Meta
 
 # %% ../../nbs/data/quality_plots.ipynb #4db7e32f
 TITLES = {"completeness": "Completeness", "validity": "Validity", "consistency": "Consistency", "uniqueness": "Uniqueness",
@@ -191,18 +191,3 @@ def _finite(band: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[np.ndarray
     "The band without stretches that hold no value."
     there = np.isfinite(band[1])
     return band[0][there], band[1][there], band[2][there]
-
-# %% ../../nbs/data/quality_plots.ipynb #d4a8c659
-@_in_style
-def missing_map(df: pd.DataFrame, meta: Meta, most: int = 18):
-    "Share of missing values by column (the `most` incomplete ones) and by hundredth of the table, in row order."
-    names = [n for n in meta.names(*MEASURED) if n in df]
-    share = df[names].isna().groupby(np.arange(len(df)) * 100 // max(len(df), 1)).mean()
-    share = share[share.sum().sort_values(ascending=False, kind="stable").index[:most]]
-    fig, (ax,) = _panels(1, 0.27 * share.shape[1] + 0.8, columns=1)
-    ax.imshow(share.T.to_numpy(), aspect="auto", cmap="cividis_r", vmin=0, vmax=max(float(share.to_numpy().max()), 1e-9),
-              extent=(0, 100, share.shape[1] - 0.5, -0.5), interpolation="nearest")
-    ax.set_yticks(range(share.shape[1]), [meta[n].title or n for n in share.columns])
-    ax.set_xlabel("Part of the table, per cent of its rows")
-    ax.grid(False)
-    return fig

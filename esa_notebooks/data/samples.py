@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['JITTER', 'SAMPLE_RULES', 'SampleScan', 'finish', 'scan_for', 'check_samples', 'is_plain', 'check_parquet']
 
-# %% ../../nbs/data/samples.ipynb #b1200215
+# %% ../../nbs/data/samples.ipynb #5714f8ed
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterable, Iterator
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from .canonical import channels_of, samples_of
 from .contracts import Contract
-from .findings import Finding, Ledger, Report
+from .findings import Ledger, Report
 from .tables import Meta, read_meta
 
 # %% ../../nbs/data/samples.ipynb #aa90b1ae
@@ -212,10 +212,10 @@ def finish(scan: SampleScan) -> None:
                          f"{scan.strays:,} of {scan.steps:,} steps are no multiple of the declared period "
                          f"({scan.period_s:g} s); at most {100 * scan.off_grid:g} % may be.")
 
-# %% ../../nbs/data/samples.ipynb #f23854af
+# %% ../../nbs/data/samples.ipynb #53db3173
 def scan_for(contract: Contract, channels: pd.DataFrame, ledger: Ledger) -> SampleScan:
     "The scan that `contract` asks for. Where it declares no period, that of the canonical table `channels` counts."
-    rules = {name: rule for name, rule in {**contract.columns, **contract.channels}.items()}
+    rules = {**contract.columns, **contract.channels}
     ranges = {name: (-np.inf if r.low is None else r.low, np.inf if r.high is None else r.high) for name, r in rules.items()}
     described = channels["period_s"].dropna().unique() if "period_s" in channels else []
     period_s = contract.clock.period_s or (float(described[0]) if len(described) == 1 else None)
