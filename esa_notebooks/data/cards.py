@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONTEXT', 'CONFORMS_TO', 'CardError', 'spdx', 'card', 'write_card', 'missing', 'read_card', 'check_card']
 
-# %% ../../nbs/data/cards.ipynb #ce0e7cd1
+# %% ../../nbs/data/cards.ipynb #9bbf6644
 import json
 import logging
 import os
@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 from .contracts import Contract
-from .register import Source, sha256_of
+from .register import Source
 from .tables import Column, Meta
+from ..files import sha256
 from ..settings import near_miss
 
 # %% ../../nbs/data/cards.ipynb #1e389b8f
@@ -284,7 +285,7 @@ def _measurements(quality: Mapping[str, Any], above: str = "") -> list[dict[str,
             raise CardError(f"`quality`: {name} is {value!r}; give a finite number, a text, true or false, or None.")
     return found
 
-# %% ../../nbs/data/cards.ipynb #5453d00d
+# %% ../../nbs/data/cards.ipynb #0fea330e
 def card(meta: Meta, path: Path | str, *, register_source: Source | None = None, contract: Contract | None = None,
          quality: Mapping[str, Any] | None = None, rai: Mapping[str, Any] | None = None, version: str | None = None,
          published: date | None = None, creator: str | None = None, url: str | None = None) -> dict[str, Any]:
@@ -308,7 +309,7 @@ def card(meta: Meta, path: Path | str, *, register_source: Source | None = None,
         **_rai(_known_of_rai(meta, file, register_source, contract), rai or {}),
         "dqv:hasQualityMeasurement": _measurements(quality or {}),
         "distribution": [{"@type": "cr:FileObject", "@id": "table", "name": path.name, "contentUrl": quote(path.name),
-                          "contentSize": f"{path.stat().st_size} B", "sha256": sha256_of(path),
+                          "contentSize": f"{path.stat().st_size} B", "sha256": sha256(path),
                           "encodingFormat": ["application/vnd.apache.parquet", "application/x-parquet"]}],
         "recordSet": _record_sets(path, meta, file)}
     return {name: value for name, value in made.items() if value not in (None, "", [])}

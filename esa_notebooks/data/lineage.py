@@ -6,7 +6,7 @@
 __all__ = ['STATED', 'MOST', 'LineageError', 'Node', 'Edge', 'Graph', 'graph_of', 'lineage', 'affected', 'Doubt', 'doubts',
            'prov', 'picture', 'picture_alt']
 
-# %% ../../nbs/data/lineage.ipynb #9fb4af9d
+# %% ../../nbs/data/lineage.ipynb #50a10fbd
 import hashlib
 import json
 import textwrap
@@ -23,8 +23,8 @@ from matplotlib.textpath import TextPath
 
 from .. import style
 from .plots import ODD, QUIET, _in_style
-from .register import sha256_of
 from .tables import Meta
+from ..files import sha256
 from ..settings import near_miss
 
 # %% ../../nbs/data/lineage.ipynb #a4ddb3df
@@ -169,7 +169,7 @@ def affected(graph: Graph, source: str) -> tuple[Node, ...]:
     start = graph.find(source)
     return tuple(n for n in graph.downstream(*start) if n not in start)
 
-# %% ../../nbs/data/lineage.ipynb #0e0c44c5
+# %% ../../nbs/data/lineage.ipynb #9c0ac078
 class Doubt(NamedTuple):
     "Why a lineage cannot be relied on: `what` (changed, gone, unknown origin, two contents, cycle), of which `name`."
     what: str
@@ -193,7 +193,7 @@ def _on_disk(graph: Graph, root: Path) -> list[Doubt]:
             found.append(Doubt("gone", name, "It lies outside the project and was not looked at."))
         elif not path.is_file():
             found.append(Doubt("gone", name, "It is not there any more."))
-        elif (now := sha256_of(path)) != node.sha256:
+        elif (now := sha256(path)) != node.sha256:
             found.append(Doubt("changed", name, f"Recorded as {node.sha256[:12]}, now {now[:12]}: make it again."))
     return found
 

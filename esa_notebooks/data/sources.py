@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Obtained', 'obtain', 'hash_folder', 'obtain_configured', 'files_of', 'look_at', 'state_of', 'check_source']
 
-# %% ../../nbs/data/sources.ipynb #9633b4dd
+# %% ../../nbs/data/sources.ipynb #36a7d2b0
 import fcntl
 import importlib.util
 import json
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Iterator
 
 from .register import (SOURCES, ChecksumError, File, NotObtained, Source, SourceError, fingerprint,
-                                         get_source, sha256_of)
+                                         get_source)
+from ..files import sha256
 from ..settings import load
 
-# %% ../../nbs/data/sources.ipynb #c09010b0
+# %% ../../nbs/data/sources.ipynb #c24a0dbb
 def _install(origin: Path, target: Path, file: File) -> None:
     "Copy `origin` to `target`, read-only, if it is `file`; ValueError with the sha256 it has when it is not."
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -33,7 +34,7 @@ def _install(origin: Path, target: Path, file: File) -> None:
             shutil.copyfileobj(source, out, 1 << 20)
             out.flush()
             os.fsync(out.fileno())
-        if (actual := sha256_of(beside)) != file.sha256:   # hashing the copy also covers what the copying did
+        if (actual := sha256(beside)) != file.sha256:   # hashing the copy also covers what the copying did
             raise ValueError(actual)
         beside.chmod(0o444)
         beside.replace(target)
@@ -123,12 +124,12 @@ class Obtained:
     notes: tuple[str, ...] = field(default=())
     folder: Path | None = None
 
-# %% ../../nbs/data/sources.ipynb #11c3a1e6
+# %% ../../nbs/data/sources.ipynb #1bfc9d33
 def _cached(file: File, target: Path) -> tuple[bool, str]:
     "Whether `target` is there and identical; a changed one is moved aside, and the note says where to."
     if not target.is_file():
         return False, ""
-    if (actual := sha256_of(target)) == file.sha256:
+    if (actual := sha256(target)) == file.sha256:
         return True, ""
     aside = target.with_name(f"{target.name}.changed-{actual[:8]}")
     target.replace(aside)
@@ -255,14 +256,14 @@ def _remembered(cache: Path, name: str) -> dict[str, list]:
     except (OSError, ValueError, AttributeError):
         return {}
 
-# %% ../../nbs/data/sources.ipynb #8a0e4295
+# %% ../../nbs/data/sources.ipynb #25919a6e
 def hash_folder(name: str, folder: Path, cache: Path, afresh: bool = False) -> dict[str, str]:
     "`{relative path: sha256}` of all files below `folder`; `afresh` trusts nothing that is remembered."
     known, now = _remembered(cache, name), {}
     for key, path in _walk(folder).items():
         stat, before = path.stat(), known.get(str(path), [])
         same = not afresh and before[:2] == [stat.st_size, stat.st_mtime_ns]
-        now[key] = [str(path), stat.st_size, stat.st_mtime_ns, before[2] if same else sha256_of(path)]
+        now[key] = [str(path), stat.st_size, stat.st_mtime_ns, before[2] if same else sha256(path)]
     remember = {path: rest for path, *rest in now.values()}
     if remember and remember != known and not afresh:
         cache.mkdir(parents=True, exist_ok=True)
@@ -331,7 +332,7 @@ def files_of(name: str, optional: bool = False) -> list[dict]:
     "`[{path, sha256, bytes}]` of source `name` for a run's record, obtained if need be."
     return _rows(obtain_configured(name, progress=False, optional=optional))
 
-# %% ../../nbs/data/sources.ipynb #42d284de
+# %% ../../nbs/data/sources.ipynb #c6547331
 def look_at(name: str) -> list[dict]:
     "As `files_of`, with the files as they are now. Raises `NotObtained` for what is not here."
     source, settings = get_source(name), load()
@@ -343,7 +344,7 @@ def look_at(name: str) -> list[dict]:
     paths = {f.name: cache / source.folder / f.name for f in source.needed}
     if lacking := [n for n, path in paths.items() if not path.is_file()]:
         raise NotObtained(name, f"{', '.join(lacking)} is not here.", f"`esa-notebooks data fetch {name}` gets it.")
-    return _rows(Obtained(source, paths, {n: sha256_of(path) for n, path in paths.items()}, "cache"))
+    return _rows(Obtained(source, paths, {n: sha256(path) for n, path in paths.items()}, "cache"))
 
 # %% ../../nbs/data/sources.ipynb #5775b1bb
 def state_of(name: str, cache: Path | None = None, mirror: Path | None = None) -> str:
@@ -362,7 +363,7 @@ def state_of(name: str, cache: Path | None = None, mirror: Path | None = None) -
         return "in the mirror"
     return "in a package" if source.how == "package" and _in_package(source) else "not here"
 
-# %% ../../nbs/data/sources.ipynb #f38dcba9
+# %% ../../nbs/data/sources.ipynb #dee09756
 def check_source(name: str, cache: Path | None = None, mirror: Path | None = None) -> list[tuple[str, str]]:
     """`(path, verdict)` of every file of source `name`: 'identical', 'changed (sha256 …)', 'not here', or 'generated'.
     Files of a folder are compared with what was remembered at their last use, and are 'new' before it."""
@@ -379,7 +380,7 @@ def check_source(name: str, cache: Path | None = None, mirror: Path | None = Non
         mine = {path for path in expected if Path(path).is_relative_to(place[1])}
         return [(path, _verdict(below.get(path), expected.get(path))) for path in sorted(mine | set(below))]
     paths = {cache / source.folder / f.name: f for f in source.files}
-    return [(str(path), _verdict(sha256_of(path) if path.is_file() else None, f.sha256)) for path, f in paths.items()]
+    return [(str(path), _verdict(sha256(path) if path.is_file() else None, f.sha256)) for path, f in paths.items()]
 
 
 def _verdict(actual: str | None, expected: str | None) -> str:

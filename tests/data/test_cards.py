@@ -29,9 +29,10 @@ from esa_notebooks.data.cards import (
 )
 from esa_notebooks.data.contracts import Contract
 from esa_notebooks.data.datasets import read_telemetry
-from esa_notebooks.data.register import SOURCES, sha256_of
+from esa_notebooks.data.register import SOURCES
 from esa_notebooks.data.tables import Column, Meta, save_table
 from esa_notebooks.data.telemetry import Config
+from esa_notebooks.files import sha256
 
 MIRROR = Path(os.environ.get("ESA_DATA_MIRROR", "mirror-not-set"))
 ODD = "Ω in µ/°C, a?b#c.d %20 {x} \"y\" | z\\"
@@ -195,7 +196,7 @@ def test_a_changed_table_no_longer_fits_its_card(tmp_path):
 def test_the_file_object_is_the_file(tmp_path):
     made, _ = written(tmp_path, *WIDE)
     file, table = made["distribution"][0], tmp_path / "wide.parquet"
-    assert (file["sha256"], file["contentSize"]) == (sha256_of(table), f"{table.stat().st_size} B")
+    assert (file["sha256"], file["contentSize"]) == (sha256(table), f"{table.stat().st_size} B")
     assert file["contentUrl"] == "wide.parquet" and "application/vnd.apache.parquet" in file["encodingFormat"]
 
 

@@ -148,7 +148,7 @@ def test_a_record_cannot_make_the_check_look_outside_the_project(tmp_path, path,
     root.mkdir()
     (tmp_path / "secret.txt").write_text("secret")
     (root / "link").symlink_to(tmp_path)
-    monkeypatch.setattr("esa_notebooks.data.lineage.sha256_of", lambda p: pytest.fail(f"{p} was read"))
+    monkeypatch.setattr("esa_notebooks.data.lineage.sha256", lambda p: pytest.fail(f"{p} was read"))
     found = doubts(graph_of([run(1, [RAW], [entry(path, "secret")])]), root)
     assert [(d.what, d.name) for d in found] == [("gone", path)] and "outside" in found[0].why
 

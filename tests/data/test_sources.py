@@ -19,6 +19,7 @@ from esa_notebooks.data import opssat, shuttle, sources
 from esa_notebooks.data import register as register_module
 from esa_notebooks.data.register import HOWS, SOURCES
 from esa_notebooks.data.sources import ChecksumError, File, NotObtained, Source, SourceError, obtain
+from esa_notebooks.files import sha256
 
 CONTENT = b"time,value\n" + b"".join(b"%d,%d\n" % (i, i * i % 97) for i in range(20_000))
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -499,7 +500,7 @@ def test_a_folder_in_the_mirror_is_used_where_it_lies(missions, tmp_path, monkey
 
 def test_hashes_are_remembered_for_a_run_and_not_for_a_check(missions, monkeypatch):
     hashed = []
-    monkeypatch.setattr(sources, "sha256_of", lambda path: hashed.append(path.name) or register_module.sha256_of(path))
+    monkeypatch.setattr(sources, "sha256", lambda path: hashed.append(path.name) or sha256(path))
     before = obtain("esa-ad", cache=missions).sha256
     assert sorted(hashed) == ["channel_1.zip", "labels.csv"]
     assert obtain("esa-ad", cache=missions).sha256 == before and len(hashed) == 2
