@@ -14,7 +14,7 @@ help: ## show this help
 	@echo "esa_notebooks: every number in a report can be followed to data, code and parameters."
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-run: $(READY) ## set up what is missing, execute the study's notebooks, write reports/index.html
+run: $(READY) ## set up what is missing, execute what has changed, write reports/index.html
 	@$(BIN)/esa-notebooks run
 
 run-full: run ## the study with its long campaigns (none yet: the same as run)
@@ -51,7 +51,8 @@ lock: $(READY) ## resolve the newest compatible versions into requirements/lock.
 	  --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" --output-file requirements/lock.txt
 
 clean: ## remove what runs made: reports, interim and processed data, caches
-	@rm -rf reports/runs reports/index.html reports/not-obtained.json data/interim data/processed _docs _proc .pytest_cache .ruff_cache
+	@find reports -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+	@rm -rf data/interim data/processed _docs _proc .pytest_cache .ruff_cache .snakemake
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
 clean-all: clean ## and the environment and the obtained data

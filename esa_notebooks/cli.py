@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['settings_', 'gc', 'main']
 
-# %% ../nbs/cli.ipynb #836c23b8
+# %% ../nbs/cli.ipynb #1bb23e93
 import sys
 from typing import Annotated
 
@@ -13,6 +13,7 @@ import typer
 
 from .commands import work, review, pages, data, source   # each hangs its commands on `app`
 from .commands.app import Exit, app
+from .runs.warm import hand_over
 from .settings import KEYS, SettingsError, load
 
 # %% ../nbs/cli.ipynb #2ecbf84a
@@ -41,12 +42,15 @@ def gc(days: Annotated[float, typer.Option(min=0, help="Remove only runs older t
         build_site(reports)
     print(f"{len(runs)} run(s) {'would be ' if dry_run else ''}removed")
 
-# %% ../nbs/cli.ipynb #e6573832
+# %% ../nbs/cli.ipynb #b01e5b16
 def main() -> None:
     "The console script `esa-notebooks`."
+    if sys.argv[1:2] == ["execute"] and (code := hand_over(sys.argv)) is not None:   # a warm runner did it
+        sys.exit(code)
     from esa_notebooks.runs.code import NotebookError
     from esa_notebooks.runs.parameters import ParameterError
     from esa_notebooks.runs.record import RecordError
+    from esa_notebooks.runs.workflow import WorkflowError
     try:
         app()
     except Exit as e:
@@ -55,7 +59,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
-    except (SettingsError, NotebookError, ParameterError, RecordError) as e:
+    except (SettingsError, NotebookError, ParameterError, RecordError, WorkflowError) as e:
         print(e, file=sys.stderr)
         sys.exit(2)
     except Exception as e:
@@ -67,3 +71,7 @@ def main() -> None:
             raise
         print(e, file=sys.stderr)
         sys.exit(3 if isinstance(e, NotObtained) else 2)
+
+
+if __name__ == "__main__" and "__file__" in globals():   # python -m esa_notebooks.cli
+    main()

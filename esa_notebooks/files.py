@@ -19,20 +19,24 @@ def sha256(path: Path | str) -> str:
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/files.ipynb #ae24e107
-def write_beside(path: Path, text: str) -> None:
-    "Write `text` beside `path`, make it durable, then rename: nobody ever reads half a file."
+# %% ../nbs/files.ipynb #a473234f
+def write_beside(path: Path, text: str, durable: bool = True) -> None:
+    """Write `text` beside `path`, then rename: nobody ever reads half a file.
+
+    With `durable`, it is on the disk before it is renamed, so that a loss of power cannot take it away again.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(beside, "w", encoding="utf-8") as f:
             f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
+            if durable:
+                f.flush()
+                os.fsync(f.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
-# %% ../nbs/files.ipynb #81417802
+# %% ../nbs/files.ipynb #7eac78e7
 _TICK_NS = 2_000_000_000   # longer than a tick of any file system's clock
 
 
@@ -72,7 +76,7 @@ class Remembered:
         if self.changed:
             try:
                 self.store.parent.mkdir(parents=True, exist_ok=True)
-                write_beside(self.store, json.dumps(self.known))
+                write_beside(self.store, json.dumps(self.known), durable=False)
                 self.changed = False
             except OSError:
                 pass

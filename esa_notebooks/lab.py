@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Progress', 'notebook_path', 'Session', 'load_ipython_extension']
 
-# %% ../nbs/lab.ipynb #7343104d
+# %% ../nbs/lab.ipynb #37965e34
 import os
 import time
 from pathlib import Path
@@ -15,10 +15,11 @@ from fastcore.basics import patch
 
 from .runs import declare
 from .runs.code import NotebookError, read_notebook
-from .runs.execution import CONDITIONS, outputs_of
+from .runs.execution import CONDITIONS
 from .runs.parameters import ParameterError, bind, read_schema
-from .runs.record import (Sources, born, ingredients, inputs_of, key_of, new_run, now, of_kind, sha256,
-                                       write_record)
+from .runs.planning import outputs_of
+from .runs.record import (Sources, born, code_of, ingredients, inputs_of, key_of, modules_of, new_run, now, of_kind,
+                                       sha256, write_record)
 from .runs.redaction import SecretError, secret
 from .settings import SettingsError, load
 
@@ -106,13 +107,13 @@ def _bound(self: Session, schema: dict) -> dict:
         space[name] = secret(reference, self.settings.root)
     return bound
 
-# %% ../nbs/lab.ipynb #cd4727c4
+# %% ../nbs/lab.ipynb #c963e56d
 @patch
 def _begin(self: Session, notebook: dict, bound: dict) -> None:
     "A fresh folder and a pessimistic record."
     root = self.settings.root
     inputs = inputs_of(bound, root, self.sources)
-    parts = ingredients(notebook, bound, inputs, root, self.settings)
+    parts = ingredients(bound, inputs, code_of(notebook, root, self.settings, modules_of(bound)))
     self.run, self.started = new_run(self.settings.path("paths.reports"), self.path.stem, key_of(parts)), time.monotonic()
     variables = {k: os.environ.get(k, "") for k in CONDITIONS}
     self.record = born(self.run, self.path.resolve().relative_to(root).as_posix(), notebook, bound, parts, inputs, root,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
-# %% ../nbs/settings.ipynb #9c096db0
+# %% ../nbs/settings.ipynb #c38e4668
 @dataclass(frozen=True)
 class Key:
     "One setting: its `kind` (str, int, float, bool, path, url or choice), default, and one line of help."
@@ -36,6 +36,7 @@ KEYS: dict[str, Key] = {
     "data.mirror": Key("path", None, "folder holding copies of the sources; empty means none"),
     "data.offline": Key("bool", False, "never ask the network for data"),
     "tracking.uri": Key("url", "sqlite:///mlflow.db", "MLflow tracking store"),
+    "tuning.storage": Key("url", "journal:///data/interim/optuna.journal", "where Optuna keeps its studies"),
     "llm.endpoint": Key("url", None, "OpenAI-compatible endpoint; empty means a local one is started"),
     "run.cell_timeout_s": Key("int", 900, "seconds one cell may take"),
     "run.timeout_s": Key("int", 3600, "seconds one notebook may take"),
@@ -142,8 +143,8 @@ def _read(path: Path) -> dict[str, tuple[str, str]]:
             found[f"{section}.{key}"] = text, where
     return found
 
-# %% ../nbs/settings.ipynb #ede36167
-_RESERVED = re.compile(r"ESA_(PROJECT_ROOT|REQUIRE|RUN_ID|KERNEL|SECRET_.*)$")
+# %% ../nbs/settings.ipynb #d0b46fd3
+_RESERVED = re.compile(r"ESA_(CONDUCTED|PROJECT_ROOT|REQUIRE|RUN_ID|KERNEL|WARM|SECRET_.*)$")
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -6,7 +6,7 @@
 __all__ = ['ASSETS', 'SHOWN_FIRST', 'asset', 'policy', 'Dress', 'declared_numbers', 'files', 'parameters', 'environment', 'Page',
            'without_heading', 'highlighted', 'prose', 'code']
 
-# %% ../../nbs/reports/page.ipynb #a4f37f51
+# %% ../../nbs/reports/page.ipynb #09ccb6de
 import base64
 import hashlib
 import re
@@ -20,6 +20,7 @@ from .. import style
 from . import sanitise, words
 from .markdown import Outline, markdown
 from .outputs import Shower, button, dicts, remark, spoken, text, traceback
+from ..runs.address import addresses
 
 # %% ../../nbs/reports/page.ipynb #b28f5688
 ASSETS = Path(__file__).parent / "assets" if "__file__" in globals() else Path("esa_notebooks/reports/assets")
@@ -46,30 +47,38 @@ class Dress:
         self.css = Markup(style.css_tokens() + asset("page.css"))
         self.policy = policy(self.script)
 
-# %% ../../nbs/reports/page.ipynb #1bfc978d
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+# %% ../../nbs/reports/page.ipynb #e2dc6361
+def _tolerance(d: Mapping[str, Any]) -> str:
+    "By how much a result may differ when it is made again, in words; nothing when it must come out exactly the same."
+    allowed = d.get("tolerance")
+    if isinstance(allowed, Mapping):
+        return ", ".join(f"{text(name)} {text(value)}" for name, value in allowed.items() if value)
+    if isinstance(allowed, (int, float)) and not isinstance(allowed, bool):
+        return f"± {words.with_unit(repr(allowed), text(d.get('unit')))}" if allowed else ""
+    return text(allowed)
 
 
-def _entry(d: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(d: Mapping[str, Any], address: str) -> dict[str, Any]:
     "What the page says about one declared number."
     measured, value = d["kind"] == "measurement", d.get("value")
     pair = d.get("spread") if measured else d.get("ci")
-    return {"name": d["name"], "label": text(d.get("label") or d["name"]), "unit": text(d.get("unit")),
+    return {"name": d["name"], "id": address, "tolerance": _tolerance(d), "label": text(d.get("label") or d["name"]), "unit": text(d.get("unit")),
             "shown": ("≈ " if measured else "") + text(words.shown(d)), "remark": text(remark(d)),
             "exact": repr(value) if isinstance(value, float) else "missing" if value is None else text(value),
             "exact_interval": " to ".join(map(repr, pair)) if words.good_pair(pair) else text(pair),
-            "measured": measured, "none": value is None, "button": button(d),
+            "measured": measured, "none": value is None, "button": button(d, address),
             "cell": d["cell"] + 1 if isinstance(d.get("cell"), int) else None}
 
 
 def declared_numbers(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     "The results and measurements of a record, ready for the template."
     digests = {c.get("id"): text(c.get("sha256")) for c in dicts((record.get("code") or {}).get("cells"))}
-    found: dict[str, dict] = {}
-    for d in dicts(record.get("declarations")):
-        name = d.get("name")
-        if d.get("kind") in ("result", "measurement") and _NAME.fullmatch(str(name)) and name not in found:
-            found[name] = {**_entry(d), "code": digests.get(d.get("cell_id"), "")}
+    declared, found = dicts(record.get("declarations")), {}
+    known = addresses(declared)
+    for d in declared:
+        key = (d.get("kind"), d.get("name")) if isinstance(d.get("name"), str) else None
+        if d.get("kind") in ("result", "measurement") and key in known and key not in found:
+            found[key] = {**_entry(d, known[key]), "code": digests.get(d.get("cell_id"), "")}
     return list(found.values())
 
 # %% ../../nbs/reports/page.ipynb #c7ca9582
@@ -144,7 +153,7 @@ class _Origin(Dress):
         self.modules = [(text(n), text(d)) for n, d in modules.items()] if isinstance(modules, dict) else []
         self.warnings = [text(w) for w in record["warnings"]] if isinstance(record.get("warnings"), list) else []
 
-# %% ../../nbs/reports/page.ipynb #99aafcd8
+# %% ../../nbs/reports/page.ipynb #2b703ea8
 class Page(_Origin):
     "All that a report says about one run, for the template; `cells` are those of the executed notebook."
 
@@ -162,7 +171,7 @@ class Page(_Origin):
         self.numbers, self.notes, self.meta = declared_numbers(record), _notes(record), _meta(record)
         self.measured = any(d["measured"] for d in self.numbers)
         self.key = ([d for d in self.numbers if not d["measured"]] or self.numbers)[:SHOWN_FIRST]
-        self.shower = Shower({d["name"] for d in self.numbers})
+        self.shower = Shower(addresses(declared))
         self.about_run(record)
         self.about_cells(dicts(record.get("cells")), cells)
 

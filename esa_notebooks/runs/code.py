@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NotebookError', 'read_notebook', 'heading', 'digest', 'code_cells', 'cell_digests', 'closure', 'module_digests',
-           'settings_named']
+           'project_modules', 'settings_named']
 
-# %% ../../nbs/runs/code.ipynb #0e9c2b90
+# %% ../../nbs/runs/code.ipynb #216de618
 import ast
 import hashlib
 import json
@@ -14,9 +14,7 @@ import re
 import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Iterator, Mapping
-
-from IPython.core.inputtransformer2 import TransformerManager
+from typing import Any, Iterable, Iterator, Mapping
 
 from ..settings import near_miss
 
@@ -54,7 +52,7 @@ def heading(notebook: Mapping[str, Any]) -> dict[str, str]:
         return found.group(1).strip() if found else ""
     return {"title": line(r"^#\s+(.+)$"), "question": line(r"^>\s*(.+)$"), "audience": line(r"^For:\s*(.+)$")}
 
-# %% ../../nbs/runs/code.ipynb #5a610b09
+# %% ../../nbs/runs/code.ipynb #5dd8f4b1
 def _tree(source: str, where: str) -> ast.Module:
     "The syntax tree of a cell or module."
     try:
@@ -63,6 +61,7 @@ def _tree(source: str, where: str) -> ast.Module:
             try:
                 return ast.parse(source)
             except SyntaxError:   # perhaps a magic
+                from IPython.core.inputtransformer2 import TransformerManager   # slow to import, and rarely needed
                 return ast.parse(TransformerManager().transform_cell(source))
     except (SyntaxError, ValueError) as e:
         raise NotebookError(f"{where} is not valid Python: {e}") from None
@@ -106,7 +105,7 @@ def _file(name: str, root: Path) -> Path | None:
     stem = root.joinpath(*name.split("."))
     return next((p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None)
 
-# %% ../../nbs/runs/code.ipynb #359241d7
+# %% ../../nbs/runs/code.ipynb #3d91b0ee
 @lru_cache(maxsize=4096)
 def _module(name: str, is_package: bool, source: str) -> tuple[str, tuple[str, ...]]:
     "The digest of a module and the dotted names it imports."
@@ -129,9 +128,20 @@ def closure(names: Iterator[str] | list[str], root: Path) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def module_digests(notebook: Mapping[str, Any], root: Path) -> dict[str, str]:
-    "`{module: sha256}` of the project's modules that the notebook's code imports, directly or not."
-    return closure([n for i, c in code_cells(notebook) for n in _imports(_tree(c["source"], f"cell {i + 1}"), "")], root)
+def module_digests(notebook: Mapping[str, Any], root: Path, named: Iterable[str] = ()) -> dict[str, str]:
+    """`{module: sha256}` of the project's modules that the notebook's code imports, directly or not, and of those `named` by
+    its parameters. Raises `NotebookError` for a named one that the project does not have."""
+    for name in named:
+        if not all(part.isidentifier() for part in name.split(".")) or _file(name, root) is None:
+            raise NotebookError(f"The project has no module {name!r}." + near_miss(name, project_modules(root)))
+    imported = [n for i, c in code_cells(notebook) for n in _imports(_tree(c["source"], f"cell {i + 1}"), "")]
+    return closure([*imported, *named], root)
+
+
+def project_modules(root: Path) -> list[str]:
+    "The dotted names of the modules in the project's packages."
+    packages = [p.parent for p in root.glob("*/__init__.py")]
+    return sorted(".".join(f.relative_to(root).with_suffix("").parts) for p in packages for f in p.rglob("*.py"))
 
 # %% ../../nbs/runs/code.ipynb #2b8a8382
 def settings_named(notebook: Mapping[str, Any]) -> list[str]:

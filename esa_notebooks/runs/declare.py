@@ -104,13 +104,26 @@ def _interval(name: str, value: Any, ci: Sequence | None) -> list | None:
         raise DeclarationError(f"The interval [{low}, {high}] of `{name}` does not hold its value {value}.")
     return [low, high]
 
-# %% ../../nbs/runs/declare.ipynb #e9561da7
+# %% ../../nbs/runs/declare.ipynb #e749fc43
+def _tolerance(name: str, value: Any, tolerance: Any) -> float | int | None:
+    "The `tolerance` of result `name`, checked to be one."
+    if tolerance is None:
+        return None
+    tolerance = _number(tolerance, f"the tolerance of `{name}`")
+    if tolerance < 0:
+        raise DeclarationError(f"The tolerance of `{name}` is {tolerance}; it is the largest difference allowed, at least 0.")
+    if value is not None:
+        _number(value, f"`{name}` has a tolerance, and its value")
+    return tolerance
+
+# %% ../../nbs/runs/declare.ipynb #e135b236
 def result(name: str, value: Any, unit: str = "", ci: Sequence | None = None, better: str | None = None,
-           label: str = "", digits: int | None = None, why: str = "") -> None:
+           label: str = "", digits: int | None = None, why: str = "", tolerance: float | None = None) -> None:
     """Declare a result: what data, code and parameters decide, and every execution must reproduce exactly.
 
     `ci` is the interval (low, high) in the same `unit`; `better` is "higher", "lower" or None; `digits` fixes the decimals
-    shown (by default the interval decides); a `value` of None needs `why`. Raises `DeclarationError`.
+    shown (by default the interval decides); a `value` of None needs `why`. `tolerance`, finite and at least 0, is the largest
+    absolute difference, in `unit`, that another execution may show in the value or a bound. Raises `DeclarationError`.
     """
     value = _plain(value, f"`{name}`")
     if better not in (None, "higher", "lower"):
@@ -118,11 +131,12 @@ def result(name: str, value: Any, unit: str = "", ci: Sequence | None = None, be
     if value is None and not why:
         raise DeclarationError(f"`{name}` is missing; say why, with why=….")
     _emit({"kind": "result", "name": name, "label": label or name.replace("_", " "), "value": value, "unit": unit,
-           "ci": _interval(name, value, ci), "better": better, "digits": digits, "why": why},
+           "ci": _interval(name, value, ci), "better": better, "digits": digits, "why": why,
+           "tolerance": _tolerance(name, value, tolerance)},
           f"{name} = {'missing: ' + why if value is None else value} {unit}".rstrip() + (f"  [{ci[0]}, {ci[1]}]" if ci else ""),
           _line(label or name.replace("_", " "), "missing: " + why if value is None else value, unit, ci))
 
-
+# %% ../../nbs/runs/declare.ipynb #ff17398d
 def measurement(name: str, value: Any, spread: Any = None, unit: str = "", label: str = "") -> None:
     """Declare a measurement: what the machine decides, shown with its `spread` (a number, or (low, high)).
 

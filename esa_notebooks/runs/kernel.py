@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['DRAIN_S', 'LEAVE_S', 'Limits', 'Attempt', 'Watchdog', 'stoppable', 'HonestClient', 'merged']
 
-# %% ../../nbs/runs/kernel.ipynb #2e515247
-import ctypes
+# %% ../../nbs/runs/kernel.ipynb #2a4fb818
 import os
 import shutil
 import signal
@@ -25,9 +24,12 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from papermill.clientwrap import PapermillNotebookClient
 
 from .declare import MIME
-from .processes import MARK, end_family, end_marked, family_of, holds, resident
+from . import provision
+from .preparation import PREPARE
+from .processes import (MARK, die_with_parent, end_adopted, end_family, end_marked, family_of, holds,
+                                          proportional, resident)
 
-# %% ../../nbs/runs/kernel.ipynb #fce69802
+# %% ../../nbs/runs/kernel.ipynb #d480d2ec
 @dataclass(frozen=True)
 class Limits:
     "What a run may use: seconds per cell and in all, bytes of resident memory, bytes of text and of media shown per cell."
@@ -40,7 +42,7 @@ class Limits:
 
 @dataclass
 class Attempt:
-    "One execution: its conditions, and, once it has ended, its status, reason, peak memory (bytes) and warnings."
+    "One execution: its conditions, and, once it has ended, its status, reason, peak memory (bytes), warnings, and how its kernel began."
     limits: Limits = Limits()
     env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     cwd: str | None = None
@@ -48,6 +50,7 @@ class Attempt:
     reason: dict[str, str] | None = None
     outputs: tuple[str, ...] = ()
     peak_memory: int = 0
+    kernel_start: str = "cold"
     warnings: list[str] = field(default_factory=list)
     lock: Any = field(default_factory=threading.Lock, repr=False)
 
@@ -58,7 +61,7 @@ class Attempt:
                 self.status = status
                 self.reason = None if status == "succeeded" else {"what": what, "where": where, "do": do}
 
-# %% ../../nbs/runs/kernel.ipynb #0c08d147
+# %% ../../nbs/runs/kernel.ipynb #7d5fbc76
 class Watchdog(threading.Thread):
     "Watches one kernel until told to stop; ends it when it uses too much memory or the notebook too much time."
 
@@ -72,7 +75,7 @@ class Watchdog(threading.Thread):
         while True:
             used = resident(self.pid)
             self.attempt.peak_memory = max(self.attempt.peak_memory, used)
-            if used > limits.memory:
+            if used > limits.memory and (used := proportional(self.pid)) > limits.memory:
                 self.attempt.end("killed", f"The notebook held {used / 2**30:.2f} GiB of memory; it may hold "
                                  f"{limits.memory / 2**30:.2f} GiB.", self.where(), "Use less, or raise run.memory_gib.")
             elif time.monotonic() - self.started > limits.total_s:
@@ -99,14 +102,6 @@ def stoppable(attempt: Attempt, kernel: Callable[[], int | None], where: Callabl
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-# %% ../../nbs/runs/kernel.ipynb #9a1ae02b
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _die_with_parent() -> None:
-    "In a child, before it executes: ask the kernel of the operating system for SIGKILL when the parent dies."
-    _libc.prctl(1, signal.SIGKILL)   # PR_SET_PDEATHSIG
 
 # %% ../../nbs/runs/kernel.ipynb #39911c6d
 DRAIN_S = 60   # seconds that outputs may arrive after their cell has ended
@@ -139,7 +134,7 @@ class HonestClient(PapermillNotebookClient):
         payload = execute_reply["content"].get("payload") or []
         self.exit_asked = self.exit_asked or any(p.get("source") == "ask_exit" for p in payload)
 
-# %% ../../nbs/runs/kernel.ipynb #666acfc4
+# %% ../../nbs/runs/kernel.ipynb #290c75f4
 @patch
 def create_kernel_manager(self: HonestClient) -> Any:
     "A kernel manager that talks over Unix sockets in a folder of its own."
@@ -157,10 +152,12 @@ def start(self: HonestClient, tries: int = 3) -> None:
         try:
             # A folder of its own for IPython: start-up files of a user's profile may change results and are in no key.
             env = {**self.attempt.env, MARK: self.folder.name, "IPYTHONDIR": str(self.folder / "ipython")}
-            self.start_new_kernel(env=env, cwd=self.attempt.cwd, stdout=log, stderr=log, preexec_fn=_die_with_parent)
+            self._prefer_warm()
+            self.start_new_kernel(env=env, cwd=self.attempt.cwd, stdout=log, stderr=log, preexec_fn=die_with_parent)
             self.pid = self.km.provisioner.process.pid
             self.start_new_kernel_client()
-            self._keep_every_output()
+            self._prepare()
+            self.attempt.kernel_start = getattr(self.km.provisioner, "began", "cold")
             return
         except Exception as e:
             end_marked(self.folder.name)   # it may have started, and only not answered
@@ -169,17 +166,24 @@ def start(self: HonestClient, tries: int = 3) -> None:
             self.attempt.warnings.append(f"The kernel did not start at try {n}: {e}")
         finally:
             log.close()
-
-# %% ../../nbs/runs/kernel.ipynb #745c6244
-_WAIT = ("(lambda t: t.schedule(lambda: t.socket.setsockopt(__import__('zmq').XPUB_NODROP, 1)))"
-         "(get_ipython().kernel.iopub_thread); get_ipython().esa_threads = set(__import__('threading').enumerate())")
+            if getattr(self.km.provisioner, "why", ""):
+                self.attempt.warnings.append(f"The kernel was started cold: {self.km.provisioner.why}.")
 
 
 @patch
-def _keep_every_output(self: HonestClient) -> None:
-    "Make a Python kernel wait rather than drop outputs. RuntimeError when it cannot."
+def _prefer_warm(self: HonestClient) -> None:
+    "Where a fork stands by (see `runs.provision`), have the kernel made from it, if that is sound."
+    if provision.spare is not None:
+        self.km.provisioner = provision.WarmProvisioner(kernel_spec=self.km.kernel_spec, parent=self.km)
+        setter = provision.sets_environment(self.nb, Path(self.attempt.env.get("ESA_PROJECT_ROOT", ".")))
+        self.km.provisioner.why = setter and f"{setter} sets an environment variable, which must come before the imports"
+
+# %% ../../nbs/runs/kernel.ipynb #0baca419
+@patch
+def _prepare(self: HonestClient) -> None:
+    "Prepare a Python kernel for its first cell. RuntimeError when it does not let itself be."
     if self.km.kernel_spec.language.lower() == "python":
-        reply = self.wait_for_reply(self.kc.execute(_WAIT, silent=True, store_history=False))
+        reply = self.wait_for_reply(self.kc.execute(PREPARE, silent=True, store_history=False))
         if not reply or reply["content"]["status"] != "ok":
             raise RuntimeError("it does not let its outputs be kept")
 
@@ -202,7 +206,7 @@ def _died(self: HonestClient) -> None:
         self.attempt.end("killed", f"The kernel was killed ({name}).{last}", self.where(),
                          "Look for a lack of memory on the machine, or a crash in a compiled library.")
 
-# %% ../../nbs/runs/kernel.ipynb #d0d8b9a7
+# %% ../../nbs/runs/kernel.ipynb #1416ac5e
 @patch
 def execute(self: HonestClient, **kwargs: Any) -> Any:
     "Execute the notebook; afterwards `attempt.status` is one of the five."
@@ -245,6 +249,7 @@ def _clear_away(self: HonestClient) -> None:
         for process in family:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        end_adopted()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 # %% ../../nbs/runs/kernel.ipynb #8e8c4f26

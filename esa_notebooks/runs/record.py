@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Sources', 'LOCKS', 'SCHEMA', 'STATUSES', 'canonical', 'of_kind', 'inside', 'inputs_of', 'lock_digest', 'installed',
-           'differs_from_lock', 'ingredients', 'key_of', 'git_state', 'now', 'new_run', 'runner', 'environment',
-           'RecordError', 'command_of', 'born', 'write_record', 'read_record', 'alive', 'find_run', 'made_by']
+           'differs_from_lock', 'code_of', 'modules_of', 'ingredients', 'ingredients_of', 'key_of', 'git_state', 'now',
+           'new_run', 'runner', 'environment', 'RecordError', 'command_of', 'born', 'write_record', 'read_record',
+           'alive', 'find_run']
 
-# %% ../../nbs/runs/record.ipynb #a7368913
+# %% ../../nbs/runs/record.ipynb #af3d67f0
 import hashlib
 import importlib.metadata
 import json
@@ -24,6 +25,7 @@ from typing import Any, Callable, Iterator, Mapping
 
 from ..files import sha256, write_beside
 from .code import cell_digests, heading, module_digests, settings_named
+from .conditions import machine
 from .parameters import ParameterError, Value, as_json, as_text
 from ..settings import Settings, near_miss
 
@@ -50,12 +52,15 @@ def inside(root: Path, path: Path, name: str) -> Path:
         raise ParameterError(f"`{name}` is a path of {len(str(path))} characters; a file name may have 255 bytes.")
     return full
 
-# %% ../../nbs/runs/record.ipynb #384ee142
+# %% ../../nbs/runs/record.ipynb #f42d41fa
 Sources = Callable[[str], list[dict[str, Any]]]   # a source's name → its files, as [{path, sha256, bytes}]
 
 
-def inputs_of(bound: Mapping[str, Value], root: Path, sources: Sources) -> list[dict[str, Any]]:
-    "`[{name, kind, path, sha256, bytes}]` of all that the run will read. Raises `ParameterError` for a file not there."
+def inputs_of(bound: Mapping[str, Value], root: Path, sources: Sources, hashed: Callable = sha256) -> list[dict[str, Any]]:
+    """`[{name, kind, path, sha256, bytes}]` of all that the run will read; `hashed` gives the sha256 of a file.
+
+    Raises `ParameterError` for a file that is not there.
+    """
     found = []
     for name, path in of_kind(bound, "InputFile"):
         full = inside(root, path, name)
@@ -64,7 +69,7 @@ def inputs_of(bound: Mapping[str, Value], root: Path, sources: Sources) -> list[
             what = "is a folder" if full.is_dir() else "does not exist"
             raise ParameterError(f"`{name}`: {path} {what}." + near_miss(full.name, there)
                                  + " It is made by an earlier notebook; `esa-notebooks run` executes them in order.")
-        found.append({"name": name, "kind": "file", "path": Path(path).as_posix(), "sha256": sha256(full),
+        found.append({"name": name, "kind": "file", "path": Path(path).as_posix(), "sha256": hashed(full),
                       "bytes": full.stat().st_size})
     for name, source in of_kind(bound, "DataSource"):
         found += [{"name": name, "kind": "source", **f} for f in sources(source)]
@@ -103,19 +108,37 @@ def differs_from_lock(root: Path) -> list[str]:
     return [f"{n} {there.get(n, 'not installed')} (lock: {v})" for n, v in sorted(pins.items())
             if there.get(n, "").split("+")[0] != v]
 
-# %% ../../nbs/runs/record.ipynb #581a56f3
-def ingredients(notebook: Mapping[str, Any], bound: Mapping[str, Value], inputs: list[dict], root: Path,
-                settings: Settings) -> dict[str, Any]:
-    "Everything that may change the results of running `notebook` with `bound` parameters."
-    outputs = {name for name, _ in of_kind(bound, "OutputFile")}
+# %% ../../nbs/runs/record.ipynb #18507c40
+def code_of(notebook: Mapping[str, Any], root: Path, settings: Settings, named: tuple[str, ...] = ()) -> dict[str, Any]:
+    "The ingredients that all runs of `notebook` share whose parameters name the same modules (`named`)."
     return {"cells": [c["sha256"] for c in cell_digests(notebook)],
-            "modules": module_digests(notebook, root),
-            "parameters": {n: as_json(v.value) for n, v in bound.items() if n not in outputs},
-            "inputs": sorted(f"{i['name']} {i['path']} {i['sha256']}" for i in inputs),
+            "modules": module_digests(notebook, root, named),
             "settings": {n: settings.get(n) for n in settings_named(notebook)},
             "lock": lock_digest(root),
             "kernel": notebook.get("metadata", {}).get("kernelspec", {}).get("name", "python3"),
             "python": platform.python_version()}
+
+
+def modules_of(bound: Mapping[str, Value]) -> tuple[str, ...]:
+    "The modules of the project that the parameters name."
+    return tuple(sorted({name for _, name in of_kind(bound, "Module")}))
+
+
+def ingredients(bound: Mapping[str, Value], inputs: list[dict], code: Mapping[str, Any]) -> dict[str, Any]:
+    "Everything that may change the results of a run: its `bound` parameters, its inputs, and the `code` as `code_of` gives it."
+    outputs = {name for name, _ in of_kind(bound, "OutputFile")}
+    return {**code, "parameters": {n: as_json(v.value) for n, v in bound.items() if n not in outputs},
+            "inputs": sorted(f"{i['name']} {i['path']} {i['sha256']}" for i in inputs)}
+
+
+def ingredients_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    "The ingredients that a record tells of; their key is the record's, or somebody has changed it."
+    environment = record["environment"]
+    return {"cells": [c["sha256"] for c in record["code"]["cells"]], "modules": record["code"]["modules"],
+            "settings": record["settings"], "lock": environment["lock_sha256"], "kernel": environment["kernel"],
+            "python": environment["python"],
+            "parameters": {p["name"]: p["value"] for p in record["parameters"] if "OutputFile" not in p["type"]},
+            "inputs": sorted(f"{i['name']} {i['path']} {i['sha256']}" for i in record["inputs"])}
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
@@ -160,7 +183,7 @@ def new_run(reports: Path, stage: str, key: str) -> Path:
             continue
     raise OSError(f"No free name for a run below {reports / 'runs' / stage}.")
 
-# %% ../../nbs/runs/record.ipynb #1a925da2
+# %% ../../nbs/runs/record.ipynb #bd33be74
 @cache
 def runner() -> dict[str, Any]:
     "Who is executing: process id, host, and the id of this boot, so that a reused process id does not look alive."
@@ -172,7 +195,7 @@ def environment(root: Path, kernel: str, variables: Mapping[str, str]) -> dict[s
     "The machine and the packages, as they are."
     return {"python": platform.python_version(), "platform": platform.platform(), "cpus": os.cpu_count(),
             "lock_sha256": lock_digest(root), "kernel": kernel, "packages_sha256": canonical(installed()),
-            "differs_from_lock": differs_from_lock(root), "variables": dict(variables)}
+            "differs_from_lock": differs_from_lock(root), "variables": dict(variables), "machine": machine()}
 
 # %% ../../nbs/runs/record.ipynb #9a09a0e4
 SCHEMA = "esa-notebooks/record/1"
@@ -212,7 +235,7 @@ def write_record(run: Path, record: Mapping[str, Any]) -> None:
     "Write `record` into the folder `run`, all or nothing."
     write_beside(run / "record.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
-# %% ../../nbs/runs/record.ipynb #4d5742ca
+# %% ../../nbs/runs/record.ipynb #ab49a212
 def read_record(run: Path) -> dict[str, Any]:
     "The record in folder `run`. Raises `RecordError` naming what is wrong with it."
     path = Path(run) / "record.json"
@@ -220,7 +243,7 @@ def read_record(run: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecordError(f"{run} holds no record.json.") from None
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise RecordError(f"{path} cannot be read: {e}") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA or record.get("status") not in STATUSES:
         raise RecordError(f"{path} is not a record of this version ({SCHEMA}).")
@@ -248,15 +271,3 @@ def find_run(reports: Path, name: str) -> Path:
         return (exact or fitting)[0]
     raise RecordError(f"{len(fitting)} runs are called `{name}`: {', '.join(p.name for p in fitting[:5])}. Give more of the id."
                       if fitting else f"No run is called `{name}` in {reports / 'runs'}." + near_miss(name, [p.name for p in runs]))
-
-# %% ../../nbs/runs/record.ipynb #bddf0beb
-def made_by(reports: Path, path: str, digest: str) -> str | None:
-    "The id of the newest succeeded run that wrote `path` with sha256 `digest`; None when no run there did."
-    for folder in sorted((reports / "runs").glob("*/*"), key=lambda p: p.name, reverse=True):
-        try:
-            record = read_record(folder)
-        except RecordError:
-            continue
-        if record["status"] == "succeeded" and any(o["path"] == path and o["sha256"] == digest for o in record["outputs"]):
-            return record["run_id"]
-    return None

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['records', 'identity', 'latest', 'kept', 'expendable', 'remove']
 
-# %% ../../nbs/runs/retention.ipynb #d419ac91
-import json
+# %% ../../nbs/runs/retention.ipynb #c2e826aa
 import shutil
 from collections import defaultdict
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Iterator
 
+from ..files import Remembered
 from .record import RecordError, alive, read_record
+from .shelf import Shelf, question
 
-# %% ../../nbs/runs/retention.ipynb #2ce985fb
+# %% ../../nbs/runs/retention.ipynb #0d5ad59d
 def records(reports: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     "Folder and record of every readable run, oldest first."
     for path in sorted((reports / "runs").glob("*/*/record.json"), key=lambda p: p.parent.name):
@@ -27,18 +28,21 @@ def records(reports: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def identity(record: dict[str, Any]) -> str:
     "What makes two runs attempts at the same thing: notebook and parameter values."
-    return json.dumps([record["notebook"]["path"], [(p["name"], p["value"]) for p in record["parameters"]]])
+    return question(record["notebook"]["path"], ((p["name"], p["value"]) for p in record["parameters"]))
 
 
-def latest(reports: Path, status: str | None = "succeeded") -> dict[str, Path]:
+def latest(reports: Path, status: str | None = "succeeded", memory: Remembered | None = None) -> dict[str, Path]:
     "The latest run of each identity that has `status` (any, for None); interactive runs are not counted."
-    return {identity(r): run for run, r in records(reports) if status in (None, r["status"]) and not r["interactive"]}
+    shelf = Shelf(reports, memory)
+    told = [(run, shelf.spine(run)) for run in reversed(shelf.runs)]
+    return {t["question"]: run for run, t in told if t["status"] != "unreadable" and status in (None, t["status"])
+            and not t["interactive"]}
 
-# %% ../../nbs/runs/retention.ipynb #57d40173
+# %% ../../nbs/runs/retention.ipynb #bcf24642
 def kept(reports: Path) -> dict[Path, str]:
     "The runs that must stay, each with the reason."
-    reasons = {run: "latest success" for run in latest(reports).values()}
     everything = dict(records(reports))
+    reasons = {run: "latest success" for run in latest(reports).values()}
     by_id = {run.name: run for run in everything}
     todo = list(reasons)
     while todo:   # what a kept run read was made by another, which is part of its story

@@ -2,7 +2,6 @@
 """Reports in a real browser: nothing runs but our script, nothing is fetched, and everybody can use the page."""
 
 import importlib.util
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,30 +12,7 @@ from tests.conftest import require
 from tests.reports.attacks import CELLS, HTML, MARKDOWN, RECORD
 from tests.reports.conftest import FAILED, code, display, failed_cells, good_cells, make_run, md
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SIZES = {"desktop": (1280, 900), "phone": (360, 740)}
-
-
-@pytest.fixture(scope="session")
-def browser():
-    found = CHROMIUM.exists() or shutil.which("chromium")
-    require("chromium", found, "no Chromium at /usr/bin/chromium")
-    require("chromium", importlib.util.find_spec("playwright"), "playwright is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        started = p.chromium.launch(executable_path=str(CHROMIUM if CHROMIUM.exists() else found), args=ARGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="session")

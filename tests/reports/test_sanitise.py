@@ -206,7 +206,7 @@ def test_attack_through_what_was_not_obtained(tmp_path):
 def site_links(reports, page=""):
     """The links to reports that the index may hold: relative, into runs/."""
     return set(
-        re.findall(r'href="(runs/[A-Za-z0-9%._/-]+/report\.html)"', page or (reports / "index.html").read_text())
+        re.findall(r'href="(runs/[A-Za-z0-9%._/-]+/report\.html(?:#(?:result|measurement)-[a-z0-9_]+)?)"', page or (reports / "index.html").read_text())
     )
 
 

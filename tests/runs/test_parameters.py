@@ -134,10 +134,10 @@ CELLS = {
     "secret-by-value": ("key: Secret = 'hunter2-hunter2'", "give its name, as secret://NAME, never its value"),
     "secret-missing": ("key: Secret = 'secret://NOT_THERE'", "The secret NOT_THERE is not set"),
     "secret-bad-name": ("key: Secret = 'secret://../x'", "names no secret"),
-    "secret-list": ("keys: list[Secret] = []", "would hide a file, source or secret"),
-    "output-list": ("outs: list[OutputFile] = []", "would hide a file, source or secret"),
-    "input-in-a-dict": ("ins: dict[str, InputFile] = {}", "would hide a file, source or secret"),
-    "input-or-text": ("a: InputFile | str = 'x'", "would hide a file, source or secret"),
+    "secret-list": ("keys: list[Secret] = []", "would hide a file, source, secret or module"),
+    "output-list": ("outs: list[OutputFile] = []", "would hide a file, source, secret or module"),
+    "input-in-a-dict": ("ins: dict[str, InputFile] = {}", "would hide a file, source, secret or module"),
+    "input-or-text": ("a: InputFile | str = 'x'", "would hide a file, source, secret or module"),
     "source-unknown": ("data: DataSource = 'shutle'", "no data source 'shutle'"),
 }
 

@@ -18,7 +18,8 @@ def shelf(tmp_path):
         folder = tmp_path / "runs" / stage / f"{at:%Y%m%dT%H%M%SZ}-{len(list(tmp_path.rglob('record.json'))):08x}"
         folder.mkdir(parents=True)
         record = {"schema": SCHEMA, "status": status, "stage": stage, "started": f"{at:%Y-%m-%dT%H:%M:%SZ}", "ended": "then",
-                  "interactive": False, "notebook": {"path": f"nbs/{stage}.ipynb"}, "parameters": [{"name": "x", "value": x}]}
+                  "interactive": False, "notebook": {"path": f"nbs/{stage}.ipynb"}, "parameters": [{"name": "x", "value": x}],
+                  "key": "0" * 64, "outputs": [], "duration_s": 1.0}
         (folder / "record.json").write_text(json.dumps(record | more))
         return folder
     put.reports = tmp_path
