@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['settings_', 'gc', 'main']
 
-# %% ../nbs/cli.ipynb #1bb23e93
+# %% ../nbs/cli.ipynb #939aee77
 import sys
 from typing import Annotated
 
 import typer
 
-from .commands import work, review, pages, data, source   # each hangs its commands on `app`
+from .commands import work, review, compare, pages, data, source   # each hangs its commands on `app`
 from .commands.app import Exit, app
 from .runs.warm import hand_over
 from .settings import KEYS, SettingsError, load

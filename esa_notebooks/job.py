@@ -19,7 +19,7 @@ from .runs.workflow import WorkflowError
 from .settings import Settings
 from .study import show, sources
 
-# %% ../nbs/job.ipynb #815ecb5e
+# %% ../nbs/job.ipynb #abe9720e
 def read_key(path: Path) -> dict[str, Any]:
     "The request in a key file. Raises `WorkflowError`."
     try:
@@ -32,7 +32,7 @@ def read_key(path: Path) -> dict[str, Any]:
         pass
     raise WorkflowError(f"{path} is no key file, or a damaged one. `esa-notebooks plan` writes it again.")
 
-
+# %% ../nbs/job.ipynb #d653ae60
 def execute_key(path: Path, settings: Settings, force: bool = False) -> tuple[Path, str]:
     "Execute the job of a key file, unless it is up to date; the run that answers it, and the status or `up to date`."
     told, notices = read_key(path), Notices(path.with_suffix(".state"))
@@ -46,6 +46,7 @@ def execute_key(path: Path, settings: Settings, force: bool = False) -> tuple[Pa
         status = FRESH if run else status
         if run is None:
             run, status = _execute_job(plan, told["resources"], notices)
+        notices.say(run_id=run.name)
         if status in ("succeeded", FRESH):
             give_receipt(done, receipt(told["job"], run, plan.key, shelf.spine(run)["outputs"]))
         return run, status
@@ -56,7 +57,7 @@ def execute_key(path: Path, settings: Settings, force: bool = False) -> tuple[Pa
         notices.say(status=status)
         memory.save()
 
-
+# %% ../nbs/job.ipynb #bec41126
 def _execute_job(plan: Plan, resources: Mapping[str, Any], notices: Any) -> tuple[Path, str]:
     "Execute within the job's resources, and render the page."
     from esa_notebooks.runs.execution import execute

@@ -6,12 +6,11 @@
 __all__ = ['STUDY', 'sources', 'present', 'in_sight', 'show', 'index', 'execute_and_show', 'Study', 'look', 'say',
            'note_not_obtained', 'run_study', 'asked_by', 'latest_attempts', 'status_rows', 'explain', 'current']
 
-# %% ../nbs/study.ipynb #c6792403
+# %% ../nbs/study.ipynb #64dc67c6
 import json
 import os
 import sys
 import time
-import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +83,7 @@ def execute_and_show(request: Plan, quiet: bool = False) -> tuple[Path, dict[str
     index(request.settings)
     return run, read_record(run)
 
-# %% ../nbs/study.ipynb #57ee209e
+# %% ../nbs/study.ipynb #8e5f7add
 STUDY = "workflow/study.yaml"
 
 
@@ -106,7 +105,7 @@ class Study:
         "The jobs that are to be run."
         return [n for n, s in self.states.items() if s.state == TO_RUN]
 
-
+# %% ../nbs/study.ipynb #4b15509f
 def look(settings: Settings, names: Iterable[str] = (), sets: Iterable[str] = (), workflow: str = STUDY,
          look_up: Callable = in_sight) -> Study:
     """The workflow as it stands; `names` choose among its jobs, `sets` vary parameters (`stage.parameter=values`).
@@ -153,16 +152,18 @@ def note_not_obtained(study: Study) -> bool:
     write_beside(path, json.dumps([*stays, *missing], indent=1, ensure_ascii=False) + "\n")
     return True
 
-# %% ../nbs/study.ipynb #a81f92e1
+# %% ../nbs/study.ipynb #2bdbded0
 def _seen(study: Study) -> list[Any]:
-    "The jobs to run, as the view needs them: with what earlier runs say about how long they take."
+    "The jobs as the view needs them: with what earlier runs say about how long those to run will take."
     from esa_notebooks.runs.forecast import Durations
     from esa_notebooks.runs.forecast import Job as Seen
     known, seen = Durations(study.shelf), []
-    for name in study.todo:
-        job = study.jobs[name]
-        seen.append(Seen(name, job.stage, job.name, tuple(n for n in job.needs if n in study.todo),
-                         known.expected(asked_by(study, name), Path(job.notebook).stem), job.resources.cpu))
+    for name, job in study.jobs.items():
+        if study.states[name].state in (NOT_OBTAINED, REFUSED):
+            continue
+        fresh = name not in study.todo
+        expected = None if fresh else known.expected(asked_by(study, name), Path(job.notebook).stem)
+        seen.append(Seen(name, job.stage, job.name, job.needs, expected, job.resources.cpu, fresh))
     return seen
 
 
@@ -174,19 +175,21 @@ def _warm(study: Study, warm: bool) -> Any:
     notebooks = {study.desk.find(study.jobs[n].notebook) for n in study.todo}
     return warm_runner(study.settings.root, third_party(notebooks, study.settings.root))
 
-# %% ../nbs/study.ipynb #a6514247
+# %% ../nbs/study.ipynb #5d2b9a71
 def _conducted(study: Study, cores: int, warm: bool) -> dict[str, str]:
     "Have Snakemake run what is to be run, and show it; `{job: outcome}`."
+    from esa_notebooks.runs.notices import ENDS
     from esa_notebooks.runs.watch import Watch
     settings, log, drawn = study.settings, study.folder / "snakemake.log", [time.monotonic(), 0]
     arguments = command(settings.root, settings.path("paths.reports"), _profile(settings), cores, memory_gib())
     for name in study.todo:
         (study.folder / f"{name}.state").unlink(missing_ok=True)
-    with Watch(_seen(study), settings.path("paths.reports"), cores) as view, warnings.catch_warnings(), _warm(study, warm) as more:
-        conductor = Conductor(arguments, log, {**os.environ, "ESA_PROJECT_ROOT": str(settings.root), "ESA_CONDUCTED": "1", **more})
+    env = {**os.environ, "ESA_PROJECT_ROOT": str(settings.root), "ESA_CONDUCTED": "1"}
+    with Watch(_seen(study), settings.path("paths.reports"), cores) as view, _warm(study, warm) as more:
+        conductor = Conductor(arguments, log, {**env, **more})
 
         def poll() -> None:
-            drawn[1] += sum(e.what not in ("started", "cell", "note") for e in view.poll())
+            drawn[1] += sum(e.what in ENDS for e in view.poll())
             if drawn[1] and time.monotonic() - drawn[0] > 2:   # the index follows, but not at every breath
                 index(settings)
                 drawn[:] = time.monotonic(), 0
@@ -236,7 +239,7 @@ def run_study(names: Iterable[str] = (), settings: Settings | None = None, *, se
             index(settings)
     return study, outcome
 
-# %% ../nbs/study.ipynb #e5922d56
+# %% ../nbs/study.ipynb #2e40b0b3
 def asked_by(study: Study, name: str) -> str:
     "The question (see `runs.shelf`) that job `name` asks."
     from esa_notebooks.runs.parameters import as_json, bind
@@ -253,7 +256,7 @@ def latest_attempts(study: Study) -> dict[str, list[Path]]:
             found.setdefault(job.stage, []).extend(shelf.attempts(asked_by(study, name))[:1])
     return {stage: runs for stage, runs in found.items() if runs}
 
-
+# %% ../nbs/study.ipynb #c11ce0d1
 def status_rows(settings: Settings, names: Iterable[str] = (), workflow: str = STUDY) -> list[Any]:
     "A `StatusRow` for each job."
     from esa_notebooks.runs.status import STANDS_ON_FAILED, StatusRow, with_progress
@@ -269,12 +272,13 @@ def status_rows(settings: Settings, names: Iterable[str] = (), workflow: str = S
         elif state == TO_RUN and not last:
             state = "never run"
         lame |= {name} if state in ("failed", STANDS_ON_FAILED) else set()
-        when = f"{last.name[:4]}-{last.name[4:6]}-{last.name[6:11]}:{last.name[11:13]}:{last.name[13:16]}" if last else ""
-        rows.append(StatusRow(name, s.job.stage, s.job.name, state, last.name if last else "", when, told.get("duration_s"), s.why))
+        n = last.name if last else ""
+        when = f"{n[:4]}-{n[4:6]}-{n[6:11]}:{n[11:13]}:{n[13:16]}" if n else ""
+        rows.append(StatusRow(name, s.job.stage, s.job.name, state, n, when, told.get("duration_s"), s.why))
     study.memory.save()
     return with_progress(rows, settings.path("paths.reports"))
 
-
+# %% ../nbs/study.ipynb #c162f3bc
 def explain(settings: Settings, what: str, workflow: str = STUDY) -> list[str]:
     "Why the job `what` stands as it does; `what` may also be the id of a run. Raises `WorkflowError` or `RecordError`."
     study = look(settings, workflow=workflow)
@@ -290,7 +294,8 @@ def explain(settings: Settings, what: str, workflow: str = STUDY) -> list[str]:
         if name is None:
             return [f"{run.name}: no job of the workflow asks what this run answered; its notebook or parameters are not in it"]
     s = study.states[name]
-    lines = [f"{name}  {s.state}" + (f": {s.why}" if s.why else f": {s.run.name} has its key and its outputs still hash" if s.run else "")]
+    reason = s.why or (f"{s.run.name} has its key and its outputs still hash" if s.run else "")
+    lines = [f"{name}  {s.state}" + (f": {reason}" if reason else "")]
     if what != name and s.run and s.run.name != run.name:
         lines.append(f"{run.name} no longer answers it; {s.run.name} does")
     return lines

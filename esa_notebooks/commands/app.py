@@ -8,11 +8,11 @@ __all__ = ['app', 'data_app', 'report_app', 'Exit', 'pairs']
 # %% ../../nbs/commands/app.ipynb #381723b5
 import typer
 
-# %% ../../nbs/commands/app.ipynb #7cf1fa34
+# %% ../../nbs/commands/app.ipynb #35a42403
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
                   help="Notebook-first reproducible machine learning: run, report, verify.")
-data_app = typer.Typer(no_args_is_help=True, help="The data sources: list, fetch, check.")
-report_app = typer.Typer(no_args_is_help=True, help="The pages: build, open.")
+data_app = typer.Typer(no_args_is_help=True, help="The data: list, fetch, check, validate, lineage.")
+report_app = typer.Typer(no_args_is_help=True, help="The pages: build, open, history, crate.")
 app.add_typer(data_app, name="data")
 app.add_typer(report_app, name="report")
 

@@ -106,7 +106,7 @@ def _current(reports: Path) -> list[Path]:
     unreadable = [run for run in shelf.runs if run.is_dir() and shelf.spine(run)["status"] == "unreadable"]
     return sorted({*latest(reports).values(), *unreadable}, key=lambda p: p.name)
 
-# %% ../../nbs/commands/review.ipynb #56692a54
+# %% ../../nbs/commands/review.ipynb #e784ef92
 def _tell(verdict: Any, quiet: bool) -> None:
     "One verdict for a reader: the sentence, then the items."
     from esa_notebooks.runs.notices import plain
@@ -124,7 +124,7 @@ def _conclude(verdicts: list, as_json: bool) -> None:
     if as_json:
         print(json.dumps(document(verdicts), indent=1))
     elif len(verdicts) > 1:
-        print(f"{len(verdicts)} runs: {total(verdicts).sentence}")
+        print(f"all {len(verdicts)} runs  {total(verdicts).sentence}")
     bad = [v for v in verdicts if not v.holds]
     if bad:
         held = "does not hold" if len(bad) == 1 else "do not hold"
@@ -158,9 +158,9 @@ def _present(name: str) -> list[dict[str, Any]]:
     except SourceError as e:
         raise ParameterError(str(e)) from None
 
-# %% ../../nbs/commands/review.ipynb #da89f627
-_RUNS = ("Runs (an id, its beginning, `latest`, a folder), models (models:/NAME/VERSION, models:/NAME@alias), or folders "
-         "of reports; by default the latest success of every notebook.")
+# %% ../../nbs/commands/review.ipynb #77f3a8e7
+_RUNS = ("Runs (an id, its beginning, `latest`, a folder), models (models:/NAME/VERSION, models:/NAME@alias), or "
+         "folders of reports; by default the latest success of every notebook.")
 _Execute = Annotated[bool, typer.Option("--execute", help="Execute again in fresh kernels, compare every declared number.")]
 _Jobs = Annotated[Optional[int], typer.Option("--jobs", min=1, help="Executions at a time; by default what processors and "
                                                                     "memory allow.")]

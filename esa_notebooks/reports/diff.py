@@ -6,7 +6,7 @@
 __all__ = ['two', 'signed', 'judged', 'number_row', 'value_row', 'file_row', 'code_lines', 'figure_row', 'table_row', 'report_of',
            'page_name', 'Comparison', 'build_diff']
 
-# %% ../../nbs/reports/diff.ipynb #4bae816b
+# %% ../../nbs/reports/diff.ipynb #d67e9c39
 import re
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from .page import ASSETS, Dress, asset
 from ..runs.address import addresses
 from ..runs.diff import diff
 from ..runs.record import now
-from ..runs.side import CHANGED, ONLY_A, ONLY_B, SAME, numeric, side
+from ..runs.side import CHANGED, ONLY_A, ONLY_B, SAME, drawing, numeric, side
 
 # %% ../../nbs/reports/diff.ipynb #fc1e494b
 def _told(d: Mapping[str, Any] | None, places: int | None) -> str:
@@ -55,7 +55,7 @@ def signed(value: float, places: int | None, unit: str = "") -> str:
     shown = shown if re.search("[1-9]", shown) or not value else words.number(value)
     return words.with_unit(("+" if value > 0 else "") + shown, text(unit))
 
-# %% ../../nbs/reports/diff.ipynb #ed6e3af4
+# %% ../../nbs/reports/diff.ipynb #980a9c5b
 _SHAPES = {"better": "▲", "worse": "▼", SAME: "=", CHANGED: "◆", ONLY_A: "◧", ONLY_B: "◨", "moved": "→", "layout": "◇"}
 
 
@@ -91,7 +91,8 @@ def number_row(r: Mapping[str, Any], test: Mapping[str, Any] | None = None) -> d
     return {"name": r["name"], "label": text(r["label"]), "a": a, "b": b, "a_beside": beside[0], "b_beside": beside[1],
             "gap": gap.replace(f"{words.THIN} points", " points"), "note": text(note),
             "share": f"{signed(100 * share, 1)}{words.THIN}% of A" if share and abs(share) < 10 else "",
-            "judged": judged(r["verdict"], r["direction"]), "same": r["verdict"] == SAME, "chance": _chance(test, places, r["unit"])}
+            "judged": judged(r["verdict"], r["direction"]), "same": r["verdict"] == SAME,
+            "chance": _chance(test, places, r["unit"])}
 
 # %% ../../nbs/reports/diff.ipynb #9d16564d
 def value_row(r: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,12 +121,11 @@ def code_lines(lines: Iterable[Iterable[str]]) -> Markup:
     return Markup("").join(Markup("<{0}><b>{1}</b> {2}</{0}>\n").format(Markup(_TAGS.get(sign, "span")), sign, text(line))
                            for sign, line in lines)
 
-# %% ../../nbs/reports/diff.ipynb #ac6c95b2
+# %% ../../nbs/reports/diff.ipynb #f14c1366
 def _drawn(one: Any, f: Mapping[str, Any] | None, letter: str) -> Markup | None:
     "One figure with its caption."
     if f is None:
         return None
-    from esa_notebooks.runs.side import drawing
     svg = drawing(one, f["name"])
     image = sanitise.svg(svg, alt=text(f["alt"]) or "No description was given.") if svg else None
     lost = Markup('<p class="lost">The drawing is missing or is not valid SVG. It showed: {}</p>').format(text(f["alt"]))
@@ -144,7 +144,7 @@ def figure_row(r: Mapping[str, Any], a: Any, b: Any) -> dict[str, Any]:
     return {"name": text(there["name"]).replace("_", " "), "judged": judged(r["verdict"]), "same": same, "drawn": drawn,
             "note": "The drawing is the same; its words differ." if same and r["captions"] else ""}
 
-
+# %% ../../nbs/reports/diff.ipynb #af145de6
 def _cell_of(c: Mapping[str, Any], column: Mapping[str, Any]) -> Markup:
     "One cell of a table in two runs."
     def said(value: Any) -> str:
@@ -169,7 +169,7 @@ def table_row(r: Mapping[str, Any]) -> dict[str, Any]:
             "changed": r["changed"], "by": "" if r["by"] == "place" else text(r["by"]), "note": text(r["note"]),
             "judged": judged(r["verdict"]), "same": r["verdict"] == SAME}
 
-# %% ../../nbs/reports/diff.ipynb #314b6c63
+# %% ../../nbs/reports/diff.ipynb #966353c7
 def report_of(reports: Path, folder: Path) -> str:
     "The address of a run's report as seen from a folder below `reports`; empty when it is not there."
     try:
@@ -183,40 +183,20 @@ def page_name(a: str, b: str) -> str:
     "The file name of the page that compares the runs `a` and `b`."
     return "..".join(re.sub(r"[^\w.-]", "_", name)[:80] for name in (a, b)) + ".html"
 
+# %% ../../nbs/reports/diff.ipynb #6fd2c65b
+def _side(letter: str, about: Mapping[str, Any], href: str, one: Any) -> dict[str, Any]:
+    "Who one side is."
+    commit = text(about["commit"])[:10] or "no commit"
+    return {"letter": letter, "run_id": text(about["run_id"]), "stage": text(about["stage"]), "href": href,
+            "heading": text(about["question"] or about["title"] or about["stage"]), "path": text(about["notebook"]),
+            "status": words.status(one.record), "when": text(words.moment(about["started"])),
+            "commit": f"{commit}{' with uncommitted changes' if about['dirty'] else ''}", "answer": spoken(about["answer"]),
+            "reason": spoken(about["reason"]) if about["status"] != "succeeded" else "",
+            "interactive": about["interactive"], "known": addresses(one.record.get("declarations") or [])}
 
-class Comparison(Dress):
-    "All that the page says, for its template; `found` is what `runs.diff.diff` gave for the runs in folders `a` and `b`."
-
-    def __init__(self, found: Mapping[str, Any], a: Path, b: Path, reports: Path):
-        super().__init__("page.js")
-        self.css += Markup(asset("compare.css"))
-        self.found, self.sentence = found, spoken(found["sentence"])
-        sides = side(a), side(b)
-        self.sides = [self._side(letter, found[letter.lower()], report_of(reports, folder), one)
-                      for letter, folder, one in zip("AB", (a, b), sides)]
-        self.title = f"{found['a']['run_id']} and {found['b']['run_id']}, compared"
-        self.command = f"esa-notebooks diff {found['a']['run_id']} {found['b']['run_id']}"
-        tests = found["repeats"]["tests"]
-        self.results = [number_row(r, tests.get(r["name"])) for r in found["results"]]
-        self.measurements = [number_row(r) for r in found["measurements"]]
-        self.parameters, self.environment, self.packages = ([value_row(r) for r in found[part]] for part in (
-            "parameters", "environment", "packages"))
-        self.inputs, self.outputs = ([file_row(r) for r in found[part]] for part in ("inputs", "outputs"))
-        self.figures = [figure_row(r, *sides) for r in found["figures"]]
-        self.tables = [table_row(r) for r in found["tables"]]
-        self._code(found["code"])
-        self.repeats, self.tested = found["repeats"], bool(tests)
-        self.written = f"Written {words.moment(now())}."
-
-    def _side(self, letter: str, about: Mapping[str, Any], href: str, one: Any) -> dict[str, Any]:
-        "Who one side is."
-        commit = text(about["commit"])[:10] or "no commit"
-        return {"letter": letter, "run_id": text(about["run_id"]), "stage": text(about["stage"]), "href": href,
-                "heading": text(about["question"] or about["title"] or about["stage"]), "path": text(about["notebook"]),
-                "status": words.status(one.record), "when": text(words.moment(about["started"])),
-                "commit": f"{commit}{' with uncommitted changes' if about['dirty'] else ''}", "answer": spoken(about["answer"]),
-                "reason": spoken(about["reason"]) if about["status"] != "succeeded" else "",
-                "interactive": about["interactive"], "known": addresses(one.record.get("declarations") or [])}
+# %% ../../nbs/reports/diff.ipynb #aa1d44fe
+class _Parts(Dress):
+    "The parts of the page that need to know both sides."
 
     def _code(self, code: Mapping[str, Any]) -> None:
         "The cells and modules that differ."
@@ -239,6 +219,31 @@ class Comparison(Dress):
         one = self.sides[letter == "B"]
         known = one["known"].get(("result", name)) or one["known"].get(("measurement", name))
         return f"{one['href']}#{known}" if one["href"] and known else ""
+
+# %% ../../nbs/reports/diff.ipynb #cc27769c
+class Comparison(_Parts):
+    "All that the page says, for its template; `found` is what `runs.diff.diff` gave for the runs in folders `a` and `b`."
+
+    def __init__(self, found: Mapping[str, Any], a: Path, b: Path, reports: Path):
+        super().__init__("page.js")
+        self.css += Markup(asset("compare.css"))
+        self.found, self.sentence = found, spoken(found["sentence"])
+        sides = side(a), side(b)
+        self.sides = [_side(letter, found[letter.lower()], report_of(reports, folder), one)
+                      for letter, folder, one in zip("AB", (a, b), sides)]
+        self.title = f"{found['a']['run_id']} and {found['b']['run_id']}, compared"
+        self.command = f"esa-notebooks diff {found['a']['run_id']} {found['b']['run_id']}"
+        tests = found["repeats"]["tests"]
+        self.results = [number_row(r, tests.get(r["name"])) for r in found["results"]]
+        self.measurements = [number_row(r) for r in found["measurements"]]
+        self.parameters, self.environment, self.packages = ([value_row(r) for r in found[part]] for part in (
+            "parameters", "environment", "packages"))
+        self.inputs, self.outputs = ([file_row(r) for r in found[part]] for part in ("inputs", "outputs"))
+        self.figures = [figure_row(r, *sides) for r in found["figures"]]
+        self.tables = [table_row(r) for r in found["tables"]]
+        self._code(found["code"])
+        self.repeats, self.tested = found["repeats"], bool(tests)
+        self.written = f"Written {words.moment(now())}."
 
 # %% ../../nbs/reports/diff.ipynb #0baeb718
 @cache

@@ -144,7 +144,7 @@ def chart(result: Mapping, runs: list[Mapping], line: int) -> Markup | None:
         HEIGHT + 10, text(said), axis, _marks(runs, scale), drawn, LEFT, HEIGHT + 7, text(first), RIGHT, HEIGHT + 7,
         text(last) if last != first else "")
 
-# %% ../../nbs/reports/history.ipynb #9806dbfd
+# %% ../../nbs/reports/history.ipynb #58771ccf
 LISTED = 120   # runs in one table
 SECTIONS = 40   # sets of parameters with a section of their own
 
@@ -167,30 +167,11 @@ def _no_chart(result: Mapping[str, Any]) -> str:
 def _told(d: Mapping | None) -> dict[str, str]:
     return {"shown": text(words.shown(d)), "ci": words.interval(d)} if d else {"shown": "", "ci": ""}
 
+# %% ../../nbs/reports/history.ipynb #8b097496
+class _Lines(Dress):
+    "The parts of the page about one set of parameters."
 
-class Past(Dress):
-    "All that a history says, for its template."
-
-    def __init__(self, found: Mapping[str, Any], reports: Path):
-        super().__init__("page.js")
-        self.css += Markup(asset("compare.css"))
-        self.stage, self.path = text(found["stage"]), text(found["path"])
-        self.heading = text(found["question"] or found["title"] or found["stage"])
-        self.title, self.reports = f"History of {self.stage}", reports
-        walks = [line for line in found["lines"] if len(line["runs"]) > 1][:SECTIONS]
-        rest = [line for line in found["lines"] if all(line is not w for w in walks)]
-        self.lines = [self._line(i, line) for i, line in enumerate(walks)]
-        self.once, self.unlisted = [self._once(line) for line in rest[:LISTED]], max(0, len(rest) - LISTED)
-        self.shapes = [(name, Markup('<svg viewBox="-6 -6 12 12" aria-hidden="true"><path d="{}"/></svg>').format(SHAPES[name]))
-                       for name in INGREDIENTS]
-        self.written = f"Written {words.moment(now())}."
-        runs = sum(len(line["runs"]) for line in found["lines"])
-        moved = sum(bool(r["moves"]) for line in found["lines"] for r in line["results"])
-        results = sum(len(line["results"]) for line in found["lines"])
-        sets = len(found["lines"])
-        once = "ever moved while the parameters stayed the same"
-        self.sentence = (f"{runs:,} run{'s' * (runs != 1)} with {sets} set{'s' * (sets != 1)} of parameters; "
-                         f"{moved or 'none'} of {results} result{'s' * (results != 1)} {once}.")
+    reports: Path
 
     def _line(self, i: int, line: Mapping[str, Any]) -> dict[str, Any]:
         "One set of parameters."
@@ -224,6 +205,31 @@ class Past(Dress):
                 "values": [{**_told(r["points"].get(n)), "moved": n in r["moves"]} for r in results] if good else [],
                 "reason": spoken(run["reason"]) if not good else "", "compare": quote(f"../diffs/{page}") if there else "",
                 "command": f"esa-notebooks diff {run['before']} {run['run_id']}" if run["before"] and run["changed"] else ""}
+
+# %% ../../nbs/reports/history.ipynb #5557901c
+class Past(_Lines):
+    "All that a history says, for its template."
+
+    def __init__(self, found: Mapping[str, Any], reports: Path):
+        super().__init__("page.js")
+        self.css += Markup(asset("compare.css"))
+        self.stage, self.path = text(found["stage"]), text(found["path"])
+        self.heading = text(found["question"] or found["title"] or found["stage"])
+        self.title, self.reports = f"History of {self.stage}", reports
+        walks = [line for line in found["lines"] if len(line["runs"]) > 1][:SECTIONS]
+        rest = [line for line in found["lines"] if all(line is not w for w in walks)]
+        self.lines = [self._line(i, line) for i, line in enumerate(walks)]
+        self.once, self.unlisted = [self._once(line) for line in rest[:LISTED]], max(0, len(rest) - LISTED)
+        self.shapes = [(name, Markup('<svg viewBox="-6 -6 12 12" aria-hidden="true"><path d="{}"/></svg>').format(SHAPES[name]))
+                       for name in INGREDIENTS]
+        self.written = f"Written {words.moment(now())}."
+        runs = sum(len(line["runs"]) for line in found["lines"])
+        moved = sum(bool(r["moves"]) for line in found["lines"] for r in line["results"])
+        results = sum(len(line["results"]) for line in found["lines"])
+        sets = len(found["lines"])
+        once = "ever moved while the parameters stayed the same"
+        self.sentence = (f"{runs:,} run{'s' * (runs != 1)} with {sets} set{'s' * (sets != 1)} of parameters; "
+                         f"{moved or 'none'} of {results} result{'s' * (results != 1)} {once}.")
 
 # %% ../../nbs/reports/history.ipynb #1d3ff5b5
 @cache

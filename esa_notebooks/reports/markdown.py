@@ -93,7 +93,7 @@ class Outline:
         self.entries.append((level, name, text))
         return level, name
 
-# %% ../../nbs/reports/markdown.ipynb #e0b63f20
+# %% ../../nbs/reports/markdown.ipynb #ee668719
 _BOX = '<div class="scroll" tabindex="0" role="group" aria-label="Table; scrolls sideways if it is wide">'
 
 
@@ -105,7 +105,7 @@ def boxed(markup: str) -> str:
 def _local_links(markup: str) -> str:
     def point(match):
         name = html.unescape(match.group(1))
-        ours = re.match(r"(?:result|figure|table|cell)-[\w-]+$", name)
+        ours = re.match(r"(?:result|measurement|figure|table|cell)-[\w-]+$", name)
         return f'href="#{html.escape(name if ours else "s-" + slug(name))}"'
     return re.sub(r'href="#([^"]+)"', point, markup)
 

@@ -6,7 +6,7 @@
 __all__ = ['OTHERS', 'MOST', 'read', 'line', 'safe_line', 'Lines', 'latest', 'not_obtained', 'others', 'workflow_picture',
            'counted', 'Site', 'build_site']
 
-# %% ../../nbs/reports/site.ipynb #1cbb8971
+# %% ../../nbs/reports/site.ipynb #eb5c5e01
 import fcntl
 import hashlib
 import html
@@ -24,7 +24,8 @@ from markupsafe import Markup
 from ..files import Remembered, write_beside
 from . import sanitise, words
 from .outputs import dicts, spoken, text
-from .page import ASSETS, Dress, declared_numbers
+from .page import ASSETS, Dress
+from ..runs.address import addresses
 from ..runs.record import SCHEMA, now
 
 # %% ../../nbs/reports/site.ipynb #8f624595
@@ -42,7 +43,7 @@ def read(folder: Path) -> dict[str, Any]:
         return {**said, "why": f"The record is of another version ({schema or 'none'}; this one reads {SCHEMA})."}
     return {**record, "run_id": folder.name, "stage": folder.parent.name}
 
-# %% ../../nbs/reports/site.ipynb #6847f558
+# %% ../../nbs/reports/site.ipynb #1337a3f9
 def _short(value: Any, most: int = 60) -> str:
     shown = text(value)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
@@ -54,6 +55,17 @@ def _why(reason: dict[str, str]) -> str:
     return f"{what}{', ' + where if where and where not in what else ''}." if what else ""
 
 
+def _numbers(declared: list[dict], most: int = 4) -> list[dict[str, str]]:
+    "The first results that have a value, with their addresses in the report."
+    known, found = addresses(declared), {}
+    for d in declared:
+        address = known.get(("result", d.get("name"))) if isinstance(d.get("name"), str) else None
+        if d.get("kind") == "result" and address and address not in found:
+            found[address] = d
+    valued = [(a, d) for a, d in found.items() if d.get("value") is not None][:most]
+    return [{"id": a, "label": text(d.get("label") or d["name"]), "shown": text(words.shown(d))} for a, d in valued]
+
+
 def line(folder: Path) -> dict[str, Any]:
     "What the index says about the run in `folder`, as texts, numbers and lists alone, so that it can be kept in a file."
     record = words.shaped(read(folder))
@@ -63,14 +75,13 @@ def line(folder: Path) -> dict[str, Any]:
     declared = dicts(record.get("declarations"))
     parameters = {text(p.get("name")): text(p.get("value")) for p in dicts(record.get("parameters"))}
     given = {text(p.get("name")) for p in dicts(record.get("parameters")) if p.get("origin") == "given"}
-    done = [d for d in declared_numbers({"declarations": declared[:40]}) if not (d["measured"] or d["none"])][:4]
     return {"stage": stage, "run_id": text(record["run_id"]), "status": list(status),
             "heading": text(about.get("question") or about.get("title") or stage),
             "parameters": ", ".join(f"{n} = {_short(v)}" for n, v in parameters.items() if n in given),
             "about": json.dumps([stage, sorted(parameters.items())]), "over": record.get("ended") is not None,
             "reason": text(record.get("why") or _why(why)),
             "answer": next((text(d.get("text")) for d in declared if d.get("kind") == "answer"), ""),
-            "numbers": [{n: text(d[n]) for n in ("id", "label", "shown")} for d in done],
+            "numbers": _numbers(declared),
             "started": text(record.get("started")),
             "when": text(words.moment(record["started"])) if record.get("started") else "",
             "duration": words.duration(record["duration_s"]) if record.get("duration_s") is not None else "",
@@ -88,13 +99,13 @@ def safe_line(folder: Path) -> dict[str, Any]:
                 "status": list(words.status({"ended": ""})), "reason": f"The record is malformed ({type(e).__name__}).",
                 "numbers": [], "interactive": False, "over": True}
 
-# %% ../../nbs/reports/site.ipynb #8b134804
+# %% ../../nbs/reports/site.ipynb #5e2005cb
 @cache
 def _written_by() -> str:
     "A digest of the code and the schema behind a line."
-    modules = (__name__, words.__name__, declared_numbers.__module__, spoken.__module__, sanitise.__name__)
-    files = [Path(ASSETS).parent / f"{m.rpartition('.')[2]}.py" for m in modules]
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file()) + SCHEMA.encode()).hexdigest()[:12]
+    files = [p for f in ("reports", "runs") for p in (Path(ASSETS).parents[1] / f).glob("*.py")
+             if p.stem in ("site", "words", "outputs", "sanitise", "address")]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(files)) + SCHEMA.encode()).hexdigest()[:12]
 
 # %% ../../nbs/reports/site.ipynb #7015ecb8
 class Lines:

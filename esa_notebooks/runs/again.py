@@ -93,19 +93,19 @@ class _Execution:
         lines = told.read_text("utf-8", "replace").strip().splitlines() if told else []
         return lines[-1] if lines else f"its process ended with {self.process.exitcode}"
 
-# %% ../../nbs/runs/again.ipynb #7da6f37b
+# %% ../../nbs/runs/again.ipynb #3dafa141
 def _outcome(run: Path, record: dict[str, Any], went: _Execution) -> Iterator[Item]:
     "The items of one execution that has ended. Raises `KeyboardInterrupt` when somebody stopped it."
     made = went.made()
     if made is None:
-        yield Item("results", UNKNOWN, f"it could not be executed: {went.why()}", "result")
+        yield Item("results", UNKNOWN, f"it could not be executed: {went.why()}", "execution")
         return
     again = read_record(made)
     if again["status"] == "cancelled":
         raise KeyboardInterrupt   # whoever asked this run to stop did not mean: go on with the next
     if again["status"] != "succeeded":
         why = went.why() if again["ended"] is None else again["reason"]["what"]
-        yield Item("results", DIFFERENT, f"it {again['status'].replace('_', ' ')} this time: {why}", "result")
+        yield Item("results", DIFFERENT, f"it {again['status'].replace('_', ' ')} this time: {why}", "execution")
         return
     if again["environment"].get("kernel_start", "cold") != "cold":
         yield Item("kernel", UNKNOWN, "it was not a fresh one, so this execution proves nothing", "environment")
@@ -115,14 +115,14 @@ def _outcome(run: Path, record: dict[str, Any], went: _Execution) -> Iterator[It
     yield from shown
     if not any(i.kind in COMPARED for i in items) and not any(c.get("outputs") for c in _cells(made)):
         why = "the run declares no result, figure, table or output, and shows nothing to compare"
-        yield Item("results", UNKNOWN, why, "result")
+        yield Item("results", UNKNOWN, why, "execution")
 
 
 def _cells(run: Path) -> list[dict]:
     from esa_notebooks.runs.code import read_notebook
     return read_notebook(run / "notebook.ipynb")["cells"]
 
-# %% ../../nbs/runs/again.ipynb #ae0141d1
+# %% ../../nbs/runs/again.ipynb #c52a8a43
 _BLOCKING = ("record", "input", "parameters", "code", "settings", "environment", "key")   # what makes it another run
 
 
@@ -134,9 +134,9 @@ def blocked(verdict: Verdict) -> bool:
 def _refused(verdict: Verdict) -> Verdict:
     why = "not executed again, for it would not be the same run: see what differs above"
     claims = any(i.kind != "record" for i in verdict.items)
-    return replace(verdict, items=(*verdict.items, Item("results", UNKNOWN, why, "result"))) if claims else verdict
+    return replace(verdict, items=(*verdict.items, Item("results", UNKNOWN, why, "execution"))) if claims else verdict
 
-# %% ../../nbs/runs/again.ipynb #554ada85
+# %% ../../nbs/runs/again.ipynb #3a56adf1
 def rerun_all(runs: Sequence[Path], reviewer: Reviewer, jobs: int = 1,
               say: Callable[[str], None] = lambda text: None) -> Iterator[Verdict]:
     "Look at each run, execute it again where nothing has changed, at most `jobs` at a time, and compare; in order."
@@ -178,7 +178,7 @@ def _concluded(reviewer: Reviewer, run: Path, record: dict[str, Any], before: Ve
         items = [*(i for i in items if i.kind != "page"), *check_page(run, record, reviewer.page, afresh=True)]
     items += _outcome(run, record, went)
     shutil.rmtree(went.folder, ignore_errors=True)
-    executed = not any(i.kind == "result" and i.what == "results" for i in items)
+    executed = not any(i.kind == "execution" for i in items)
     return replace(before, items=tuple(items), executed=executed)
 
 # %% ../../nbs/runs/again.ipynb #ccf538dc

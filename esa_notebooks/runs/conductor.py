@@ -67,7 +67,7 @@ def memory_gib() -> float:
     "The memory of this machine, in GiB."
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
-# %% ../../nbs/runs/conductor.ipynb #6e4d1c1b
+# %% ../../nbs/runs/conductor.ipynb #de760915
 def command(root: Path, reports: Path, profile: str, cores: int, memory_gib: float) -> list[str]:
     "The command that runs the wanted jobs of reports/workflow/plan.json."
     folder = root / "workflow" / "profiles" / profile
@@ -82,7 +82,7 @@ def command(root: Path, reports: Path, profile: str, cores: int, memory_gib: flo
             "--workflow-profile", str(folder), "--cores", str(cores), "--resources", f"mem_mb={int(memory_gib * 1024)}",
             "--config", f"reports={relative}", "--nolock", "--quiet", "progress", "rules"]
 
-
+# %% ../../nbs/runs/conductor.ipynb #388c7492
 class Conductor:
     "One run of Snakemake. `stopped` tells whether somebody asked it to stop."
 

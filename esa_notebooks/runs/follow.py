@@ -118,11 +118,11 @@ class Follower:
                 self.known = {}
         return events
 
-# %% ../../nbs/runs/follow.ipynb #9d085328
-def no_sign(state: State) -> str:
-    "Since when nothing was heard of a job, in UTC."
+# %% ../../nbs/runs/follow.ipynb #ee072e28
+def no_sign(state: State, place: bool = True) -> str:
+    "Since when nothing was heard of a job, in UTC, and from which `place`."
     return f"no sign since {datetime.fromtimestamp(state.seen, timezone.utc):%H:%M:%S} UTC" + (
-        "" if state.here else f" from {state.host or 'another machine'}")
+        "" if state.here or not place else f" from {state.host or 'another machine'}")
 
 
 @patch

@@ -91,7 +91,7 @@ def _line(runs: list[Side], label: str) -> dict[str, Any]:
                 results.setdefault(d["name"], {})[n] = kept(d)
     return {"label": label, "runs": told, "results": [_result(name, points) for name, points in results.items()]}
 
-# %% ../../nbs/runs/history.ipynb #1ed34121
+# %% ../../nbs/runs/history.ipynb #5c7b5578
 def _result(name: str, points: dict[int, dict]) -> dict[str, Any]:
     "One result over the runs of a line; `moves` are the runs at which its value or unit is another than at the last success."
     order = sorted(points)
@@ -105,10 +105,11 @@ def _result(name: str, points: dict[int, dict]) -> dict[str, Any]:
 def history(reports: Path | str, notebook: str) -> dict[str, Any]:
     """Every declared result of `notebook` (a path or a stage) over its runs below `reports`.
 
-    `{stage, path, title, question, lines}`; a line is `{label, runs, results}` of one set of parameters, the line with the
-    newest run first. `runs`: `[{run_id, folder, status, ended, runner, started, reason, changed, before}]`, oldest
-    first, `changed` naming the ingredients that differ from the last success `before`. `results`: `[{name, label, unit, points, moves}]`, `points`
-    being `{position in runs: declared number}`. Raises `RecordError` where there is no run.
+    `{stage, path, title, question, lines}`; a line is `{label, runs, results}` of one set of parameters, the line
+    with the newest run first. `runs`: `[{run_id, folder, status, ended, runner, started, reason, changed,
+    before}]`, oldest first, `changed` naming the ingredients that differ from the last success `before`. `results`:
+    `[{name, label, unit, points, moves}]`, `points` being `{position in runs: declared number}`. Raises
+    `RecordError` where there is no run.
     """
     runs = runs_of(Path(reports), notebook)
     lines: dict[str, list[Side]] = {}

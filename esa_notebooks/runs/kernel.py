@@ -29,7 +29,7 @@ from .preparation import PREPARE
 from .processes import (MARK, die_with_parent, end_adopted, end_family, end_marked, family_of, holds,
                                           proportional, resident)
 
-# %% ../../nbs/runs/kernel.ipynb #d480d2ec
+# %% ../../nbs/runs/kernel.ipynb #200a0c69
 @dataclass(frozen=True)
 class Limits:
     "What a run may use: seconds per cell and in all, bytes of resident memory, bytes of text and of media shown per cell."
@@ -42,7 +42,7 @@ class Limits:
 
 @dataclass
 class Attempt:
-    "One execution: its conditions, and, once it has ended, its status, reason, peak memory (bytes), warnings, and how its kernel began."
+    "One execution: its conditions; then its status, reason, peak memory (bytes), warnings, and how its kernel began."
     limits: Limits = Limits()
     env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     cwd: str | None = None
@@ -134,7 +134,7 @@ class HonestClient(PapermillNotebookClient):
         payload = execute_reply["content"].get("payload") or []
         self.exit_asked = self.exit_asked or any(p.get("source") == "ask_exit" for p in payload)
 
-# %% ../../nbs/runs/kernel.ipynb #290c75f4
+# %% ../../nbs/runs/kernel.ipynb #7e7776df
 @patch
 def create_kernel_manager(self: HonestClient) -> Any:
     "A kernel manager that talks over Unix sockets in a folder of its own."
@@ -175,8 +175,8 @@ def _prefer_warm(self: HonestClient) -> None:
     "Where a fork stands by (see `runs.provision`), have the kernel made from it, if that is sound."
     if provision.spare is not None:
         self.km.provisioner = provision.WarmProvisioner(kernel_spec=self.km.kernel_spec, parent=self.km)
-        setter = provision.sets_environment(self.nb, Path(self.attempt.env.get("ESA_PROJECT_ROOT", ".")))
-        self.km.provisioner.why = setter and f"{setter} sets an environment variable, which must come before the imports"
+        where = provision.sets_environment(self.nb, Path(self.attempt.env.get("ESA_PROJECT_ROOT", ".")))
+        self.km.provisioner.why = where and f"{where} sets an environment variable, which must come before the imports"
 
 # %% ../../nbs/runs/kernel.ipynb #0baca419
 @patch

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['Plan', 'no_sources', 'outputs_of', 'Desk', 'planned', 'plan']
 
-# %% ../../nbs/runs/planning.ipynb #b074096d
+# %% ../../nbs/runs/planning.ipynb #0b086685
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping
+
+from fastcore.basics import patch
 
 from ..files import sha256
 from .code import NotebookError, read_notebook
@@ -41,11 +43,12 @@ def no_sources(name: str) -> list[dict[str, Any]]:
     "Stands in where the caller knows no data sources: refuses every name."
     raise ParameterError(f"There is no data source {name!r} here.")
 
-# %% ../../nbs/runs/planning.ipynb #4eb0b788
+# %% ../../nbs/runs/planning.ipynb #92bf2d9d
 def outputs_of(bound: Mapping[str, Value], root: Path, settings: Settings) -> dict[str, Path]:
     "`{parameter: absolute path}` of what the notebook will write. Raises `ParameterError` for a place it may not write to."
     places = [root / "data", *(settings.path(f"paths.{p}") for p in ("interim", "processed", "reports"))]
-    forbidden = [settings.path("paths.raw"), root / "data" / "contracts", *(settings.path("paths.reports") / p for p in ("runs", "workflow"))]
+    reports = settings.path("paths.reports")
+    forbidden = [settings.path("paths.raw"), root / "data" / "contracts", reports / "runs", reports / "workflow"]
     read = {inside(root, p, n) for n, p in of_kind(bound, "InputFile")}
     found: dict[str, Path] = {}
     for name, path in of_kind(bound, "OutputFile"):
@@ -63,7 +66,7 @@ def outputs_of(bound: Mapping[str, Value], root: Path, settings: Settings) -> di
         found[name] = full
     return found
 
-# %% ../../nbs/runs/planning.ipynb #a44a1633
+# %% ../../nbs/runs/planning.ipynb #95caf739
 class Desk:
     """Makes plans that share what they read. `sources` looks up data sources by name, `hashed` gives the sha256 of a file.
 
@@ -98,22 +101,26 @@ class Desk:
             self._notebooks[full] = notebook, read_schema(notebook)
         return self._notebooks[full]
 
-    def code(self, full: Path, modules: tuple[str, ...]) -> dict[str, Any]:
-        "The code's part of a key; `modules` are those that the parameters name."
-        if (full, modules) not in self._code:
-            self._code[full, modules] = code_of(self.read(full)[0], self.root, self.settings, modules)
-        return self._code[full, modules]
+# %% ../../nbs/runs/planning.ipynb #7c58b935
+@patch
+def code(self: Desk, full: Path, modules: tuple[str, ...]) -> dict[str, Any]:
+    "The code's part of a key; `modules` are those that the parameters name."
+    if (full, modules) not in self._code:
+        self._code[full, modules] = code_of(self.read(full)[0], self.root, self.settings, modules)
+    return self._code[full, modules]
 
-    def sources(self, name: str) -> list[dict[str, Any]]:
-        "The files of data source `name`, looked up once; a refusal is remembered too."
-        if name not in self._sources:
-            try:
-                self._sources[name] = self.look_up(name)
-            except Exception as e:   # whatever was said the first time is said again
-                self._sources[name] = e
-        if isinstance(self._sources[name], Exception):
-            raise self._sources[name]
-        return self._sources[name]
+
+@patch
+def sources(self: Desk, name: str) -> list[dict[str, Any]]:
+    "The files of data source `name`, looked up once; a refusal is remembered too."
+    if name not in self._sources:
+        try:
+            self._sources[name] = self.look_up(name)
+        except Exception as e:   # whatever was said the first time is said again
+            self._sources[name] = e
+    if isinstance(self._sources[name], Exception):
+        raise self._sources[name]
+    return self._sources[name]
 
 # %% ../../nbs/runs/planning.ipynb #a69a6631
 def planned(desk: Desk, path: Path | str, given: Mapping[str, Any], text: bool = False) -> Plan:

@@ -86,7 +86,7 @@ def _take_on(order: dict[str, Any], log: int, imported: Any) -> None:
     warnings._filters_mutated()
     settle(imported)
 
-# %% ../../nbs/runs/provision.ipynb #0bd7cd53
+# %% ../../nbs/runs/provision.ipynb #bf97ae29
 def settle(imported: Any) -> None:
     "In a fork: put in order what is to happen when it exits."
     atexit._clear()
@@ -96,7 +96,8 @@ def settle(imported: Any) -> None:
     weakref.finalize._registered_with_atexit = False
     for function, args, more in imported.at_exit:
         name, module = getattr(function, "__name__", ""), getattr(function, "__module__", "")
-        deletes = module in ("shutil", "os", "posix", "tempfile", "pathlib") or name in ("cleanup", "rmtree", "unlink", "remove")
+        deletes = module in ("shutil", "os", "posix", "tempfile", "pathlib") \
+            or name in ("cleanup", "rmtree", "unlink", "remove")
         if not deletes and function is not weakref.finalize._exitfunc:
             atexit.register(function, *args, **more)
 
@@ -151,7 +152,7 @@ def differs(env: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
     names = {n for n in {*env, *environ} if env.get(n) != environ.get(n)}
     return sorted(n for n in names - unread if not n.startswith(HARMLESS))
 
-# %% ../../nbs/runs/provision.ipynb #2438e2f0
+# %% ../../nbs/runs/provision.ipynb #bdcff2b2
 _CHANGES = {"update", "setdefault", "pop", "popitem", "clear"}
 _SETTERS = {"putenv", "unsetenv", "load_dotenv"}
 
@@ -167,14 +168,15 @@ def _sets(tree: ast.AST) -> bool:
             return True
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            magic = name == "run_line_magic" and node.args and getattr(node.args[0], "value", "") in ("env", "set_env", "dotenv")
+            first = getattr(node.args[0], "value", "") if node.args else ""
+            magic = name == "run_line_magic" and first in ("env", "set_env", "dotenv")
             if magic or name in _SETTERS or name in _CHANGES and _environ(getattr(node.func, "value", node)):
                 return True
     return False
 
-# %% ../../nbs/runs/provision.ipynb #ee606756
+# %% ../../nbs/runs/provision.ipynb #b2c236e4
 def sets_environment(notebook: Any, root: Path) -> str:
-    "The cell of `notebook`, or module of the project at `root` behind it, that sets an environment variable; empty for none."
+    "The cell of `notebook`, or the module of the project at `root` behind it, that sets a variable; empty for none."
     from esa_notebooks.runs.code import _file, _tree, code_cells, module_digests
     for index, cell in code_cells(notebook):
         if "env" in cell["source"] and _sets(_tree(cell["source"], f"cell {index + 1}")):
@@ -185,10 +187,10 @@ def sets_environment(notebook: Any, root: Path) -> str:
             return module
     return ""
 
-# %% ../../nbs/runs/provision.ipynb #52b31cc8
+# %% ../../nbs/runs/provision.ipynb #a1a3b9ef
 @dataclass
 class Spare:
-    "A fork that waits to become a kernel: its pid, the line to it, and the environment in which its modules were imported."
+    "A fork that waits to become a kernel: its pid, the line to it, the environment in which its modules were imported."
     pid: int
     line: socket.socket
     environ: dict[str, str]

@@ -117,13 +117,16 @@ def bring(work: Reproduction, entry: Mapping[str, Any], tree: Path) -> Item:
         shutil.copyfile(made, target)
     return Item(f"input {path}", IDENTICAL, f"made again by run {maker.name}", "input")
 
-# %% ../../nbs/runs/reproduce.ipynb #e0b8c70a
+# %% ../../nbs/runs/reproduce.ipynb #085af409
 def _executed(work: Reproduction, record: Mapping[str, Any], tree: Path, python: Path) -> Path:
     "The folder of the new run in `tree`. Raises `NotReproducible` when there is none."
     before = set((tree / "reports" / "runs").glob("*/*"))
-    program = "import sys; from esa_notebooks.cli import main; sys.argv[0] = 'esa-notebooks'; main()"
+    program = "from esa_notebooks.cli import main; sys.argv[0] = 'esa-notebooks'; main()"
+    if (tree / "esa_notebooks").is_dir():   # what that commit lacks must be missed, not found where today's is installed
+        strip = "sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in getattr(f, '__module__', '')]"
+        program = f"{strip}; {program}"
     env = surroundings(work.settings, tree, record)
-    status, said = call([str(python), "-c", program, *arguments(record), "--quiet"], tree, env)
+    status, said = call([str(python), "-c", f"import sys; {program}", *arguments(record), "--quiet"], tree, env)
     new = [r for r in set((tree / "reports" / "runs").glob("*/*")) - before if (r / "record.json").is_file()]
     if len(new) == 1:
         return new[0]
@@ -149,7 +152,7 @@ def _surroundings(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[I
             told = f"then {a[name]!s:.100}, now {b.get(name)!s:.100}"
             yield Item(name.removesuffix("_sha256"), APART, told, "machine")
 
-# %% ../../nbs/runs/reproduce.ipynb #559eefea
+# %% ../../nbs/runs/reproduce.ipynb #d17bae23
 def reproduced(work: Reproduction, run: Path) -> Path:
     "Reproduce the run in folder `run`, add its verdict to `work`, and return its work tree. Raises `NotReproducible`."
     if run.name in work.made:
@@ -167,14 +170,14 @@ def reproduced(work: Reproduction, run: Path) -> Path:
     files = [bring(work, entry, tree) for entry in record["inputs"] if entry["kind"] == "file"]
     items += files
     if any(i.verdict == DIFFERENT for i in files):
-        items.append(Item("results", UNKNOWN, "not executed: an input could not be made again as it was", "result"))
+        items.append(Item("results", UNKNOWN, "not executed: an input could not be made again as it was", "execution"))
     else:
         python, which = environment_of(work.trees, tree)
         items.append(Item("environment", IDENTICAL if "lock" in which else APART, which, "environment"))
         work.say(f"executing {record['notebook']['path']} of run {run.name}, environment: {which}")
         items += _compared(run, record, _executed(work, record, tree, python))
     declared = Counter(d["kind"] for d in record["declarations"]) + Counter(output=len(record["outputs"]))
-    executed = not any(i.what == "results" for i in items)
+    executed = not any(i.kind == "execution" for i in items)
     work.verdicts.append(Verdict(run.name, tuple(items), run.parent.name, executed, declared))
     work.made[run.name] = tree
     return tree
@@ -187,7 +190,7 @@ def _compared(run: Path, record: Mapping[str, Any], again: Path) -> Iterator[Ite
         raise KeyboardInterrupt
     if now["status"] != "succeeded":
         why = f"it {now['status'].replace('_', ' ')} this time: {now['reason']['what']}"
-        yield Item("results", DIFFERENT, why, "result")
+        yield Item("results", DIFFERENT, why, "execution")
         return
     yield from _surroundings(record, now)
     yield from compare(record, now)

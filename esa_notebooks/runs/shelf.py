@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['question', 'spine', 'Shelf', 'memory_of', 'shelf_of']
 
-# %% ../../nbs/runs/shelf.ipynb #1516d7cf
+# %% ../../nbs/runs/shelf.ipynb #8f00c004
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping
+
+from fastcore.basics import patch
 
 from ..files import Remembered
 from .record import RecordError, canonical, read_record
@@ -31,7 +33,7 @@ def spine(path: Path) -> dict[str, Any]:
     except (RecordError, KeyError, TypeError, AttributeError) as e:
         return {"status": "unreadable", "why": str(e)}
 
-# %% ../../nbs/runs/shelf.ipynb #b78c6218
+# %% ../../nbs/runs/shelf.ipynb #bfd7f0a4
 class Shelf:
     "The runs in a reports folder, newest first; `memory` keeps what was read between invocations."
 
@@ -39,6 +41,7 @@ class Shelf:
         self.reports, self.memory = Path(reports), memory or Remembered(Path("/dev/null/none"))
         folders = [p for p in (self.reports / "runs").glob("*/*") if not p.name.startswith(".")]
         self.runs = sorted(folders, key=lambda p: p.name, reverse=True)
+        self.makers: dict[tuple[str, str], str] | None = None   # filled when first asked for
         self.by_short = defaultdict(list)
         for run in self.runs:
             self.by_short["".join(run.name.split("-")[1:2])].append(run)
@@ -71,24 +74,25 @@ class Shelf:
         "The runs that were attempts at this question, newest first, whatever became of them."
         return self._attempts.get(question, [])
 
-    def writers(self, outputs: Iterable[str]) -> list[Path]:
-        "Succeeded runs that wrote exactly these paths, newest first, with whatever parameters; none for no paths."
-        paths = set(outputs)
-        told = ((run, self.spine(run)) for run in self.runs if paths)
-        return [run for run, t in told if t["status"] == "succeeded" and not t["interactive"] and set(t["outputs"]) == paths]
+# %% ../../nbs/runs/shelf.ipynb #92a678f4
+@patch
+def writers(self: Shelf, outputs: Iterable[str]) -> list[Path]:
+    "Succeeded runs that wrote exactly these paths, newest first, with whatever parameters; none for no paths."
+    paths = set(outputs)
+    told = ((run, self.spine(run)) for run in self.runs if paths)
+    return [run for run, t in told if t["status"] == "succeeded" and not t["interactive"] and set(t["outputs"]) == paths]
 
-    @cached_property
-    def _makers(self) -> dict[tuple[str, str], str]:
-        found: dict[tuple[str, str], str] = {}
+
+@patch
+def maker(self: Shelf, path: str, digest: str) -> str | None:
+    "The id of the newest succeeded run that wrote `path` with sha256 `digest`; None when no run there did."
+    if self.makers is None:
+        self.makers = {}
         for run in self.runs:
             told = self.spine(run)
             for made in told["outputs"].items() if told["status"] == "succeeded" else ():
-                found.setdefault(made, run.name)
-        return found
-
-    def maker(self, path: str, digest: str) -> str | None:
-        "The id of the newest succeeded run that wrote `path` with sha256 `digest`; None when no run there did."
-        return self._makers.get((path, digest))
+                self.makers.setdefault(made, run.name)
+    return self.makers.get((path, digest))
 
 # %% ../../nbs/runs/shelf.ipynb #8829901c
 def memory_of(settings: Settings) -> Remembered:

@@ -43,7 +43,7 @@ def same(kind: str, what: str, now: Any, then: Any, detail: str = "") -> Item:
         return Item(what, IDENTICAL, "", kind)
     return Item(what, DIFFERENT, detail or f"recorded {then!s:.90}, now {now!s:.90}", kind)
 
-# %% ../../nbs/runs/verdict.ipynb #46cabba5
+# %% ../../nbs/runs/verdict.ipynb #de21f134
 @dataclass(frozen=True)
 class Verdict:
     """The items of one run. `declared` counts what its record declares, by kind; `executed`: was it executed again?
@@ -55,6 +55,7 @@ class Verdict:
     stage: str = ""
     executed: bool = False
     declared: Mapping[str, int] = field(default_factory=dict)
+    how: str = ""
 
     @property
     def holds(self) -> bool:
@@ -71,7 +72,7 @@ class Verdict:
     def sentence(self) -> str:
         "The verdict in one line, with what it rests on."
         parts = [_counted(self), *_others(self)]
-        how = "executed again" if self.executed else "not executed"
+        how = self.how or ("executed again" if self.executed else "not executed")
         return f"{'holds' if self.holds else 'does not hold'}, {how}: {'; '.join(p for p in parts if p)}"
 
     def as_json(self) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class Verdict:
                 "items": [{"kind": i.kind, "what": i.what, "verdict": i.verdict, "detail": i.detail}
                           for i in self.items]}
 
-# %% ../../nbs/runs/verdict.ipynb #e367e5ed
+# %% ../../nbs/runs/verdict.ipynb #91949a6e
 def _plural(n: int, word: str) -> str:
     return f"{n} {word}{'' if n == 1 else 's'}"
 
@@ -95,7 +96,7 @@ def _counted(verdict: Verdict) -> str:
     else:
         made = Counter((i.kind, i.verdict) for i in verdict.items)
         told = [f"{made[kind, IDENTICAL]} of {_plural(n, kind)} identical" for kind in COMPARED
-                if (n := sum(made[kind, w] for w in WORDS))]
+                if (n := max(sum(made[kind, w] for w in WORDS), verdict.declared.get(kind, 0)))]
     if not verdict.declared.get("result"):
         told.append("no result is declared")
     return "" if all(i.kind == "record" for i in verdict.items) else ", ".join(told)   # such a run makes no claims
@@ -120,13 +121,14 @@ def document(verdicts: list[Verdict]) -> dict[str, Any]:
     return {"schema": "esa-notebooks/verdict/1", "holds": bool(verdicts) and all(v.holds for v in verdicts),
             "runs": [v.as_json() for v in verdicts]}
 
-# %% ../../nbs/runs/verdict.ipynb #f9899d2e
+# %% ../../nbs/runs/verdict.ipynb #21f99383
 def total(verdicts: list[Verdict]) -> Verdict:
     "All verdicts as one, for its sentence; it holds when each of them does."
     unsure = [Item(v.run_id, UNKNOWN, "nothing was compared") for v in verdicts if not v.items]
-    declared = sum((Counter(v.declared) for v in verdicts), Counter())
-    return Verdict(f"{len(verdicts)} runs", tuple([i for v in verdicts for i in v.items] + unsure), "",
-                   any(v.executed for v in verdicts), declared)
+    declared, again = sum((Counter(v.declared) for v in verdicts), Counter()), sum(v.executed for v in verdicts)
+    how = f"{again} of {len(verdicts)} executed again" if 0 < again < len(verdicts) else ""
+    return Verdict(f"{len(verdicts)} runs", tuple([i for v in verdicts for i in v.items] + unsure), "", again > 0,
+                   declared, how)
 
 # %% ../../nbs/runs/verdict.ipynb #0a2d95ef
 def plain(declaration: Mapping[str, Any]) -> dict[str, Any]:

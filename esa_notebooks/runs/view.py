@@ -82,7 +82,7 @@ def stage_lines(follower: Follower, width: int, room: int, ascii_only: bool = Fa
     lines = columns(rows, [max(12, width // 4), 24, 14, width], width, ascii_only)
     return lines + ([fitted(Text(f"and {left} more stages", "dim"), width, ascii_only)] if left else [])
 
-# %% ../../nbs/runs/view.ipynb #43bf8d73
+# %% ../../nbs/runs/view.ipynb #9061434a
 def _job_row(track: Track, at: float, wide: bool, ascii_only: bool) -> list[Text | str]:
     "Bar, cells, time so far, time left."
     state, elapsed, expected = track.state, track.elapsed(at), track.job.expected_s
@@ -102,8 +102,9 @@ def job_lines(follower: Follower, at: float, width: int, room: int, ascii_only: 
         if not track.state.here:
             name.append(f" on {track.state.host or 'another machine'}", "dim")
         rows.append([name, *(_job_row(track, at, width >= 90, ascii_only) if track.status == RUNNING else [""] * 4)])
-        tails.append(Text(track.state.section) if track.status == RUNNING else Text(no_sign(track.state), "bold"))
-    lines = columns(rows, [max(14, width // 3), 12, 12, 9, 20], width, ascii_only)
+        tails.append(Text(track.state.section) if track.status == RUNNING else Text(no_sign(track.state, place=False), "bold"))
+    name = width // 3 if width >= 90 else max(14, width - 33)   # 33: what cells and times need
+    lines = columns(rows, [name, 12, 12, 9, 20], width, ascii_only)
     widest = max((line.cell_len for line in lines), default=0)
     for line, tail, track in zip(lines, tails, shown):
         start = widest if track.status == RUNNING else line.cell_len

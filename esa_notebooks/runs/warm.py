@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# %% ../../nbs/runs/warm.ipynb #d4b2baf3
+# %% ../../nbs/runs/warm.ipynb #198753cc
 WARM = "ESA_WARM"   # names the server's socket to `esa-notebooks execute`
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -32,7 +32,8 @@ def _request(argv: list[str], entry: str) -> dict[str, Any]:
     "This process, as far as a runner takes it over."
     os.umask(umask := os.umask(0o077))   # the only way to read it is to set it
     return {"argv": argv, "entry": entry, "cwd": os.getcwd(), "env": dict(os.environ), "umask": umask, "path": sys.path,
-            "python": [sys.prefix, sys.version, sys.flags.optimize, sys.flags.dev_mode], "write_bytecode": not sys.dont_write_bytecode,
+            "python": [sys.prefix, sys.version, sys.flags.optimize, sys.flags.dev_mode],
+            "write_bytecode": not sys.dont_write_bytecode,
             "encodings": [(getattr(s, "encoding", None), getattr(s, "errors", None)) for s in (sys.stdout, sys.stderr)],
             "bounds": bounds()}
 
@@ -58,10 +59,12 @@ def receive(source: socket.socket, files: int = 0) -> tuple[dict[str, Any] | Non
         return None, []
     return (json.loads(body) if size else None), got
 
-# %% ../../nbs/runs/warm.ipynb #a46d55c1
+# %% ../../nbs/runs/warm.ipynb #9e1dfd10
 def hand_over(argv: list[str], entry: str = "esa_notebooks.cli:main") -> int | None:
-    """Have the warm runner call `entry` with `argv` (as sys.argv has it); its exit code, or None when the caller must do the
-    work itself, cold."""
+    """Have the warm runner call `entry` with `argv` (as sys.argv has it); its exit code.
+
+    None when the caller must do the work itself, cold.
+    """
     where = os.environ.pop(WARM, "")   # whatever this process starts must not find it
     if not where:
         return None
@@ -115,15 +118,18 @@ def _outcome(message: Mapping[str, Any] | None) -> int:
         os.kill(os.getpid(), number)
     return message["ended"]
 
-# %% ../../nbs/runs/warm.ipynb #8a5aa25c
-NEEDED = ("numpy.random", "psutil", "papermill.engines", "papermill.clientwrap", "nbclient", "nbformat.v4", "ipykernel.kernelapp",
-          "ipykernel.kernelspec", "ipykernel.zmqshell", "jupyter_client.provisioning", "fastcore.basics", "typer", "rich.console",
-          "pydantic.type_adapter", "jinja2.ext", "mistune.plugins.def_list", "mistune.plugins.url", "pygments.styles.default")
+# %% ../../nbs/runs/warm.ipynb #9fe36fa0
+NEEDED = ("numpy.random", "psutil", "papermill.engines", "papermill.clientwrap", "nbclient", "nbformat.v4",
+          "ipykernel.kernelapp", "ipykernel.kernelspec", "ipykernel.zmqshell", "jupyter_client.provisioning",
+          "fastcore.basics", "typer", "rich.console", "pydantic.type_adapter", "jinja2.ext", "mistune.plugins.def_list",
+          "mistune.plugins.url", "pygments.styles.default")
 
 
 def third_party(notebooks: Iterable[Path | str], root: Path) -> list[str]:
-    """The dotted third-party names that `notebooks`, the modules they import from the project at `root`, and the runner itself
-    import. Raises `NotebookError` for a notebook that cannot be read."""
+    """The dotted third-party names that `notebooks`, the project's modules behind them and the runner itself import.
+
+    `root` is the project's folder. Raises `NotebookError` for a notebook that cannot be read.
+    """
     import esa_notebooks
     from esa_notebooks.runs.code import _file, _imports, _module, _tree, closure, code_cells, read_notebook
     names = {"esa_notebooks.runs.execution", "esa_notebooks.reports.render"}
@@ -131,7 +137,8 @@ def third_party(notebooks: Iterable[Path | str], root: Path) -> list[str]:
         for index, cell in code_cells(read_notebook(path)):
             names.update(_imports(_tree(cell["source"], f"{path}, cell {index + 1}"), ""))
     ours = set()
-    for base in {Path(root).resolve(), Path(esa_notebooks.__file__).resolve().parents[1]}:   # the study, and this package's place
+    home = Path(esa_notebooks.__file__).resolve().parents[1]   # of this package, which may not be the study's
+    for base in {Path(root).resolve(), home}:
         for module in closure(sorted(names), base):
             file = _file(module, base)
             names.update(_module(module, file.name == "__init__.py", file.read_text(encoding="utf-8"))[1])
@@ -139,13 +146,13 @@ def third_party(notebooks: Iterable[Path | str], root: Path) -> list[str]:
     others = {n for n in names if n and "*" not in n and n.split(".")[0] not in ours | sys.stdlib_module_names}
     return [*NEEDED, *sorted(others - set(NEEDED))]
 
-# %% ../../nbs/runs/warm.ipynb #2b0d3f86
+# %% ../../nbs/runs/warm.ipynb #28835b9d
 END_S = 15   # seconds the server may take to end: its runners are asked first, and killed after ten
 
 
 @contextmanager
 def warm_runner(root: Path, modules: Iterable[str]) -> Iterator[dict[str, str]]:
-    """While open, a server holds `modules` for the study at `root`; yields the variables that lead `esa-notebooks execute` to it.
+    """While open, a server holds `modules` for the study at `root`; yields the variables that lead a client to it.
 
     Afterwards the server is gone, and whatever it started. What was left out of `modules`, and why, is a warning then.
     """
@@ -165,7 +172,7 @@ def warm_runner(root: Path, modules: Iterable[str]) -> Iterator[dict[str, str]]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
-# %% ../../nbs/runs/warm.ipynb #3b8c32cd
+# %% ../../nbs/runs/warm.ipynb #f9828a7e
 _SERVER = "from esa_notebooks.runs.warm_server import main; main()"
 
 
@@ -177,8 +184,8 @@ def _start(root: Path, folder: Path, modules: list[str], listening: socket.socke
     (folder / "state.json").write_text(json.dumps({"modules": modules, "left_out": {}}))
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONSTARTUP", "MATPLOTLIBRC", WARM)}
     with open(folder / "log", "ab") as log:
-        return subprocess.Popen([sys.executable, "-c", _SERVER, str(listening.fileno()), str(folder)], stdin=subprocess.PIPE,
-                                stdout=log, stderr=log, cwd=root, env={**env, **CONDITIONS, **SILENCE},
+        return subprocess.Popen([sys.executable, "-c", _SERVER, str(listening.fileno()), str(folder)], cwd=root,
+                                env={**env, **CONDITIONS, **SILENCE}, stdin=subprocess.PIPE, stdout=log, stderr=log,
                                 pass_fds=[listening.fileno()], start_new_session=True)
 
 

@@ -65,7 +65,7 @@ def as_in_a_kernel() -> Iterator[Callbacks]:
             known._instance = None
         del builtins.get_ipython, sys.ps1, sys.ps2
 
-# %% ../../nbs/runs/warm_server.ipynb #eee6e6c4
+# %% ../../nbs/runs/warm_server.ipynb #9ffa7792
 def _traces() -> tuple[int, dict[str, int]]:
     "What an import must leave alone: the number of threads, and the states of the generators that are there."
     states = {"random": hash(random.getstate())}
@@ -93,7 +93,8 @@ def _bring(name: str) -> None:
     parent, _, last = name.rpartition(".")
     if parent:
         _bring(parent)
-        if hasattr(sys.modules.get(parent), last) or not hasattr(sys.modules.get(parent), "__path__") or not find_spec(name):
+        holder = sys.modules.get(parent)
+        if hasattr(holder, last) or not hasattr(holder, "__path__") or not find_spec(name):
             return
     importlib.import_module(name)
 
@@ -130,9 +131,9 @@ def _noting_exits(kept: list) -> Iterator[None]:
     finally:
         atexit.register = real
 
-# %% ../../nbs/runs/warm_server.ipynb #ac256cdb
+# %% ../../nbs/runs/warm_server.ipynb #9cb8ae3b
 def load(folder: Path) -> Imported:
-    "Import what folder/state.json lists; what fails or spoils is noted there. Ends the process when its parent is gone."
+    "Import what folder/state.json lists; what fails or spoils is noted there. Ends the process if its parent is gone."
     state = json.loads((folder / "state.json").read_text())
     imported = Imported()
     with _noting_exits(imported.at_exit), as_in_a_kernel() as callbacks:
@@ -301,7 +302,7 @@ def finish(self: Server) -> Callable[[], None]:
     end_adopted()
     return lambda: None
 
-# %% ../../nbs/runs/warm_server.ipynb #3906249c
+# %% ../../nbs/runs/warm_server.ipynb #115d0622
 def run(request: dict[str, Any], files: list[int], imported: Imported, server: int) -> None:
     "Be the process that the client would have been. Ends with SystemExit, as a program does."
     die_with_parent(server)
@@ -314,11 +315,11 @@ def run(request: dict[str, Any], files: list[int], imported: Imported, server: i
         return provision.become(there, imported, os.getppid())
     there.close()
     _take_its_place(request, files)
-    adopt()
     provision.settle(imported)
-    from esa_notebooks.runs import processes as fresh_processes, provision as fresh   # from disk: those above are the server's
     from papermill.engines import papermill_engines
-    fresh_processes.adopt()
+
+    from esa_notebooks.runs import processes, provision as fresh   # from disk: those above are the server's
+    processes.adopt()
     fresh.spare = fresh.Spare(kernel, here, imported.environ)
     papermill_engines.register_entry_points()
     module, _, function = request["entry"].partition(":")
@@ -344,9 +345,9 @@ def _take_its_place(request: dict[str, Any], files: list[int]) -> None:
     sys.dont_write_bytecode = not request["write_bytecode"]
     importlib.invalidate_caches()
 
-# %% ../../nbs/runs/warm_server.ipynb #26690657
+# %% ../../nbs/runs/warm_server.ipynb #29c99c70
 def main() -> None:
-    "What `runs.warm.warm_runner` starts: arguments are the number of the listening socket and the folder of the server."
+    "What `runs.warm.warm_runner` starts. Its arguments: the number of the listening socket, the folder of the server."
     adopt()
     imported = load(Path(sys.argv[2]))
     listening = socket.socket(fileno=int(sys.argv[1]))

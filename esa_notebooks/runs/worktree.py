@@ -63,7 +63,7 @@ def check_commit(root: Path, commit: Any, why: Any = None) -> str:
         raise NotReproducible(f"Commit {commit[:12]} is not in this repository. {do}", 3) from None
     return commit
 
-# %% ../../nbs/runs/worktree.ipynb #fa6036b9
+# %% ../../nbs/runs/worktree.ipynb #70d9634f
 class Trees:
     """The work trees of one reproduction, one for each commit; use it in a `with` statement.
 
@@ -101,7 +101,7 @@ class Trees:
             _link_raw(self.settings, tree)
         return self.trees[commit]
 
-
+# %% ../../nbs/runs/worktree.ipynb #e23451c7
 def _link_raw(settings: Settings, tree: Path) -> None:
     "Link the raw data into `tree`, at the same place below it; what the commit itself holds there stays."
     raw = settings.path("paths.raw")

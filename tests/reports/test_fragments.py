@@ -140,7 +140,8 @@ def test_the_drawer_gives_the_link_away(browser, report):
 def test_an_odd_address_does_no_harm(browser, report, hash_):
     with Watched(browser, f"{report.as_uri()}#{hash_}") as w:
         w.page.wait_for_timeout(50)
-        assert w.wrong() == [] and w.page.evaluate("document.querySelectorAll(':popover-open').length") == 0
+        said = [m for m in w.wrong() if "Autofocus processing was blocked" not in m]  # Chromium notes that it stays with the address
+        assert said == [] and w.page.evaluate("document.querySelectorAll(':popover-open').length") == 0
 
 
 def test_the_numbers_of_the_index_lead_to_the_numbers(browser, tmp_path):

@@ -226,6 +226,17 @@ def test_a_lock_that_cannot_be_installed(chain, monkeypatch):
     assert refused.value.code == 3 and "environment 2/3: requirements/lock.txt" in said
 
 
+def test_what_the_commit_lacks_is_not_taken_from_today(chain):
+    study, made, used = chain
+    git(study.root, "checkout", "--quiet", "HEAD~1")
+    write(study, "esa_notebooks/__init__.py", "")   # a library of that time, without most of today's
+    commit(study)
+    run = study.run(study.root / "nbs/make.ipynb")
+    assert run.record["status"] == "succeeded" and "esa_notebooks" in run.record["code"]["modules"], run.record["reason"]
+    with pytest.raises(NotReproducible, match="not executed: ModuleNotFoundError: No module named 'esa_notebooks.cli'"):
+        reproduce(run.folder, study.settings())
+
+
 def test_an_interrupt_cleans_up(chain):
     study, made, used = chain
     slow = study.write("slow", DECLARE, "import os\nif 'esa-reproduce' in os.getcwd(): time.sleep(60)", "result('x', 1)")

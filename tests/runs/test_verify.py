@@ -21,7 +21,8 @@ from esa_notebooks.runs.declare import DeclarationError, result
 from esa_notebooks.runs.declare import declared as all_declared
 from esa_notebooks.runs.record import RecordError, alive, find_run, git_state, new_run, read_record, runner
 from esa_notebooks.runs.retention import expendable, records
-from esa_notebooks.runs.verdict import APART, DIFFERENT, IDENTICAL, TOLERATED, UNKNOWN, compare, equal
+from esa_notebooks.runs.verdict import (APART, DIFFERENT, IDENTICAL, TOLERATED, UNKNOWN, Item, Verdict, compare, document,
+                                        equal, total)
 from esa_notebooks.runs.verify import Reviewer, look
 from tests.runs.conftest import Study, code, prose
 
@@ -245,6 +246,15 @@ def test_nothing_compared_is_not_a_success(study):
     looked, seen = verdicts(study, run.folder), verdicts(study, run.folder, again=True)
     assert "no result is declared" in looked["sentence"]
     assert not seen["holds"] and any("nothing to compare" in i for i in seen[UNKNOWN])
+
+
+def test_the_sum_over_runs_hides_nothing():
+    good = Verdict("a", (Item("result x", IDENTICAL, "", "result"),), executed=True, declared={"result": 1, "measurement": 1})
+    bad = Verdict("b", (Item("results", UNKNOWN, "why", "execution"),), declared={"result": 9})
+    sentence = total([good, bad]).sentence
+    assert "does not hold, 1 of 2 executed again: 1 of 10 results identical" in sentence and "1 cannot be checked" in sentence
+    assert "1 measurement apart" in sentence and total([good, good]).holds and not total([good, Verdict("c", ())]).holds
+    assert not document([])["holds"] and not document([good, bad])["holds"]
 
 
 def test_a_failed_run_claims_nothing(study):

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Iterator
 
 import psutil
 import pytest
@@ -37,7 +37,7 @@ def started(env: dict[str, str]) -> psutil.Process:
 
 @contextmanager
 def serving(study: Study, modules: list[str]) -> Iterator[SimpleNamespace]:
-    """A server for `study`: its environment and its process. pytest's own variable is in neither the server nor a client."""
+    """A server for `study`: its environment and process. pytest's own variable is neither in it nor in a client."""
     told = os.environ.pop("PYTEST_CURRENT_TEST")
     with warm_runner(study.root, modules) as env:
         os.environ["PYTEST_CURRENT_TEST"] = told
@@ -62,7 +62,7 @@ def popen(study: Study, path: Path | str, env: dict[str, str], **settings: objec
 def run(study: Study, path: Path, env: dict[str, str], **settings: object) -> SimpleNamespace:
     """The run that the command made, with its exit code and what it said."""
     process = popen(study, path, env, **settings)
-    stdout, stderr = process.communicate(timeout=100)
+    stdout, stderr = process.communicate(timeout=240)
     folder = max((study.root / "reports" / "runs" / path.stem).iterdir(), key=lambda p: p.stat().st_mtime_ns)
     done = study.result(folder)
     done.code, done.stdout, done.stderr = process.returncode, stdout, stderr
@@ -124,8 +124,8 @@ print(json.dumps({
               sys.__stdout__.line_buffering, sys.stdin.read(), os.fstat(0).st_mode],
   "group": [os.getpgid(0) == os.getpid() == os.getsid(0), app.parent_handle == os.getppid()],
   "limits": [resource.getrlimit(getattr(resource, n)) for n in sorted(dir(resource)) if n.startswith("RLIMIT_")],
-  "matplotlib": [plt.get_backend(), str(sorted((k, str(v)) for k, v in plt.rcParams.items())), str(plt._REPL_DISPLAYHOOK),
-                 plt.get_fignums()],
+  "matplotlib": [plt.get_backend(), str(sorted((k, str(v)) for k, v in plt.rcParams.items())), plt.get_fignums(),
+                 str(plt._REPL_DISPLAYHOOK)],
   "pandas": {k: str(pd.get_option(k)) for k in ("display.max_columns", "display.width", "mode.string_storage")},
   "events": {k: len(v) for k, v in get_ipython().events.callbacks.items()},
   "logging": [logging.getLogger().level, str(logging.getLogger().handlers)],
@@ -167,14 +167,14 @@ def test_the_file_mask_folder_and_output_are_those_of_the_client(server):
 
 
 def test_what_a_notebook_does_to_a_library_the_next_does_not_see(server):
-    spoil = server.study.write("spoil", "import pandas as pd, warnings, matplotlib.pyplot as plt\npd.Series.sum = lambda self: 42\n"
-                               "warnings.simplefilter('error'); plt.rcParams['lines.linewidth'] = 9; pd.set_option('display.width', 9)",
-                               "os.chdir('/'); os.umask(0); sys.argv.append('x'); sys.path.append('/x'); print(pd.Series([1]).sum())",
-                               WARM)
-    look = server.study.write("look", "import pandas as pd, matplotlib.pyplot as plt\nprint(pd.Series([1]).sum(), "
-                              "plt.rcParams['lines.linewidth'], pd.get_option('display.width'), '/x' in sys.path, os.getcwd())", WARM)
-    assert text_of(run(server.study, spoil, server.env)).split() == ["42", "True"]
-    assert text_of(run(server.study, look, server.env)).split() == ["1", "1.5", "80", "False", str(server.study.root), "True"]
+    study, imports = server.study, "import pandas as pd, warnings, matplotlib.pyplot as plt"
+    spoil = study.write("spoil", imports, "pd.Series.sum = lambda self: 42; warnings.simplefilter('error')\n"
+                        "plt.rcParams['lines.linewidth'] = 9; pd.set_option('display.width', 9)\n"
+                        "os.chdir('/'); os.umask(0); sys.path.append('/x'); print(pd.Series([1]).sum())", WARM)
+    look = study.write("look", imports, "print(pd.Series([1]).sum(), plt.rcParams['lines.linewidth'], "
+                       "pd.get_option('display.width'), '/x' in sys.path, os.getcwd())", WARM)
+    assert text_of(run(study, spoil, server.env)).split() == ["42", "True"]
+    assert text_of(run(study, look, server.env)).split() == ["1", "1.5", "80", "False", str(study.root), "True"]
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,8 @@ def test_an_edited_module_counts_from_the_next_run_in_kernel_and_runner(elsewher
     package, lib, told = elsewhere.study.root / "esa_notebooks", elsewhere.study.root / "lib", []
     lib.mkdir()
     (lib / "__init__.py").touch()
-    path = elsewhere.study.write("edited", "from esa_notebooks import style; from lib.used import A; print(style.EDIT, A)", WARM)
+    path = elsewhere.study.write("edited", "from esa_notebooks import style; from lib.used import A", "print(style.EDIT, A)",
+                                 WARM)
     engine = (package / "runs" / "engine.py").read_text()
     for n in (1, 22):
         (lib / "used.py").write_text(f"A = {n}")
@@ -234,15 +235,15 @@ def test_nobody_is_left_after_all_that(campaign, server):
     for waiting in campaign.values():
         waiting.result(timeout=250)
     assert offspring(server.process) == []
-    assert [p.name for p in Path(server.env["ESA_WARM"]).parent.iterdir() if p.name not in ("socket", "log", "state.json")] == []
+    folder = Path(server.env["ESA_WARM"]).parent
+    assert {p.name for p in folder.iterdir()} == {"socket", "log", "state.json"}
 
 
 WRITING = {"thread": (THREAD, "still at work"), "process": (PROCESS, "still open"),
            "open": ("f = out.open('w'); f.write('x')", "still open")}
 
 
-@pytest.mark.parametrize("way", [pytest.param("thread", marks=pytest.mark.slow), pytest.param("process", marks=pytest.mark.slow),
-                                 "open"])
+@pytest.mark.parametrize("way", [pytest.param(w, marks=() if w == "open" else pytest.mark.slow) for w in WRITING])
 def test_an_output_still_being_written_is_no_success(server, way):
     source, what = WRITING[way]
     done = run(server.study, server.study.write(f"writing-{way}", source, WARM, parameters=OUT), server.env)
@@ -251,23 +252,24 @@ def test_an_output_still_being_written_is_no_success(server, way):
 
 
 def test_a_child_without_its_environment_does_not_outlive_the_run(server):
-    path = server.study.write("bare", "import subprocess\nsubprocess.run(['env', '-i', 'sh', '-c', 'setsid sleep 303 &'])", WARM)
+    path = server.study.write("bare", "import subprocess\nsubprocess.run(['env', '-i', 'sh', '-c', 'setsid sleep 303 &'])",
+                              WARM)
     assert run(server.study, path, server.env).record["status"] == "succeeded"
     assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "303"]]
 
 
 def test_what_is_written_at_exit_is_written(server):
     path = server.study.write("exit", "import atexit, tempfile, weakref\natexit.register(Path('at-exit').touch)\n"
-                              "f = open('never-closed', 'w'); f.write('whole')\nkept = tempfile.TemporaryDirectory(dir='.', prefix='t-')",
-                              WARM)
+                              "f = open('never-closed', 'w'); f.write('whole')\n"
+                              "kept = tempfile.TemporaryDirectory(dir='.', prefix='t-')", WARM)
     assert text_of(run(server.study, path, server.env)) == "True\n"
     assert (server.study.root / "at-exit").exists() and (server.study.root / "never-closed").read_text() == "whole"
     assert list(server.study.root.glob("t-*")) == []
 
 
 def test_two_at_once_are_both_warm_and_run_side_by_side(server):
-    paths = [server.study.write(f"twin{n}", "import time; a = time.monotonic(); time.sleep(2); print(a, time.monotonic())", WARM)
-             for n in (1, 2)]
+    work = "import time; a = time.monotonic(); time.sleep(2); print(a, time.monotonic())"
+    paths = [server.study.write(f"twin{n}", work, WARM) for n in (1, 2)]
     with ThreadPoolExecutor(2) as pool:
         told = [text_of(r).split() for r in pool.map(lambda p: run(server.study, p, server.env), paths)]
     (a, b, warm1), (c, d, warm2) = told
@@ -291,14 +293,14 @@ def test_where_an_import_might_have_read_something_else_the_kernel_is_cold(serve
 
 def hand_over(server: SimpleNamespace, before: str = "", env: dict[str, str] | None = None, **how: object) -> str:
     """What `hand_over` of a harmless command returns, and says."""
-    ask = f"{before}\nfrom esa_notebooks.runs.warm import hand_over; print(hand_over(['esa-notebooks', '--help'], 'builtins:dir'))"
-    ended = subprocess.run([sys.executable, "-c", ask], cwd=server.study.root, env=CLEAN | (env or server.env), text=True,
-                           capture_output=True, timeout=60, **how)
+    ask = f"{before}\nfrom esa_notebooks.runs.warm import hand_over; print(hand_over(['esa-notebooks'], 'builtins:dir'))"
+    ended = subprocess.run([sys.executable, "-c", ask], cwd=server.study.root, env=CLEAN | (env or server.env),
+                           text=True, capture_output=True, timeout=60, **how)
     return " ".join((ended.stdout + ended.stderr).split())
 
 
 def test_a_process_with_other_limits_is_refused(server):
-    least = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))"
+    least = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (256, r.getrlimit(r.RLIMIT_NOFILE)[1]))"
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 256
     assert "None Without the warm runner (its limits, processors or priority are not" in hand_over(server, least)
     assert "None Without" in hand_over(server, "import os; os.nice(1)")
@@ -382,7 +384,7 @@ def test_a_server_that_dies_in_the_middle_ends_its_runs_and_they_say_so(tmp_path
         warnings.simplefilter("always")
         process = busy(alone, "n")
         below = alone.process.children(recursive=True)
-        programs = [p for p in below if p.name() == "sleep"]   # beyond any promise once all above it were killed, as when cold
+        programs = [p for p in below if p.name() == "sleep"]   # beyond any promise once all above it are killed, as if cold
         alone.process.kill()
         _, said = process.communicate(timeout=30)
         _, left = psutil.wait_procs([p for p in below if p not in programs], timeout=5)
@@ -399,7 +401,8 @@ def test_a_command_that_is_killed_leaves_no_server_and_its_runs_stop_in_order(tm
     study = Study(tmp_path / "study")
     program = "import sys, time\nfrom esa_notebooks.runs.warm import NEEDED, warm_runner\n" \
               "with warm_runner(sys.argv[1], NEEDED) as env: print(env['ESA_WARM'], flush=True); time.sleep(100)"
-    command = subprocess.Popen([sys.executable, "-c", program, study.root], stdout=subprocess.PIPE, text=True, env=CLEAN)
+    command = subprocess.Popen([sys.executable, "-c", program, study.root], stdout=subprocess.PIPE, text=True,
+                               env=CLEAN)
     env = {"ESA_WARM": command.stdout.readline().strip()}
     alone = SimpleNamespace(study=study, env=env, process=started(env))
     process = busy(alone, "n")
@@ -415,21 +418,23 @@ def test_a_command_that_is_killed_leaves_no_server_and_its_runs_stop_in_order(tm
 # --- what is imported -------------------------------------------------------------------------------------------------
 
 def test_modules_that_would_spoil_a_fork_are_left_out_and_named(tmp_path, monkeypatch):
-    for name, text in {"odd_threads": "import threading, time\nthreading.Thread(target=time.sleep, args=(99,), daemon=True).start()",
-                       "odd_draws": "import random\nrandom.random()", "odd_numpy": "import numpy.random\nnumpy.random.rand()",
-                       "odd_fails": "1 / 0", "odd_fine": "A = 1"}.items():
+    odd = {"odd_threads": "from threading import Event, Thread\nThread(target=Event().wait, daemon=True).start()",
+           "odd_draws": "import random\nrandom.random()", "odd_numpy": "import numpy.random\nnumpy.random.rand()",
+           "odd_fails": "1 / 0", "odd_fine": "A = 1"}
+    for name, text in odd.items():
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     study = Study(tmp_path / "study")
-    path = study.write("n", "print([n for n in ('odd_threads', 'odd_draws', 'odd_numpy', 'odd_fails', 'odd_fine') if n in sys.modules])")
-    modules = ["odd_fails", "odd_threads", "odd_draws", "odd_fine.A", "numpy.random", "odd_numpy", "odd_fine.B", *NEEDED]
+    path = study.write("n", "print([n for n in sys.modules if n.startswith('odd_')])")
+    modules = ["odd_fails", "odd_threads", "odd_draws", "odd_fine.A", "numpy.random", "odd_numpy", "odd_fine.B",
+               *NEEDED]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        with serving(study, modules) as odd:
-            assert text_of(run(study, path, odd.env | {"PYTHONPATH": str(tmp_path)})) == "['odd_fine']\n"
+        with serving(study, modules) as running:
+            assert text_of(run(study, path, running.env | {"PYTHONPATH": str(tmp_path)})) == "['odd_fine']\n"
     said = "\n".join(str(w.message) for w in told)
-    for name, why in {"odd_threads": "starts a thread", "odd_draws": "generator of random", "odd_numpy": "generator of numpy",
-                      "odd_fails": "ZeroDivisionError"}.items():
+    for name, why in {"odd_threads": "starts a thread", "odd_draws": "generator of random",
+                      "odd_numpy": "generator of numpy", "odd_fails": "ZeroDivisionError"}.items():
         assert re.search(f"left out {name}: .*{why}", said), said
     assert "odd_fine" not in said
 
