@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['settings_', 'gc', 'main']
 
-# %% ../nbs/cli.ipynb #939aee77
+# %% ../nbs/cli.ipynb #367535e5
+import errno
 import sys
 from typing import Annotated
 
@@ -42,7 +43,7 @@ def gc(days: Annotated[float, typer.Option(min=0, help="Remove only runs older t
         build_site(reports)
     print(f"{len(runs)} run(s) {'would be ' if dry_run else ''}removed")
 
-# %% ../nbs/cli.ipynb #b01e5b16
+# %% ../nbs/cli.ipynb #5fa344f4
 def main() -> None:
     "The console script `esa-notebooks`."
     if sys.argv[1:2] == ["execute"] and (code := hand_over(sys.argv)) is not None:   # a warm runner did it
@@ -61,6 +62,11 @@ def main() -> None:
         sys.exit(130)
     except (SettingsError, NotebookError, ParameterError, RecordError, WorkflowError) as e:
         print(e, file=sys.stderr)
+        sys.exit(2)
+    except OSError as e:
+        if not e.filename and e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"{e.strerror}: {e.filename or 'what was being written'}", file=sys.stderr)   # a full disk, a folder in the way
         sys.exit(2)
     except Exception as e:
         from esa_notebooks.data.contracts import ContractError

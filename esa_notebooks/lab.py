@@ -107,15 +107,15 @@ def _bound(self: Session, schema: dict) -> dict:
         space[name] = secret(reference, self.settings.root)
     return bound
 
-# %% ../nbs/lab.ipynb #c963e56d
+# %% ../nbs/lab.ipynb #408ad139
 @patch
 def _begin(self: Session, notebook: dict, bound: dict) -> None:
     "A fresh folder and a pessimistic record."
     root = self.settings.root
     inputs = inputs_of(bound, root, self.sources)
-    parts = ingredients(bound, inputs, code_of(notebook, root, self.settings, modules_of(bound)))
+    variables = {k: os.environ.get(k, "") for k in CONDITIONS}   # as they happen to be: nobody fixed them for this kernel
+    parts = ingredients(bound, inputs, {**code_of(notebook, root, self.settings, modules_of(bound)), "conditions": variables})
     self.run, self.started = new_run(self.settings.path("paths.reports"), self.path.stem, key_of(parts)), time.monotonic()
-    variables = {k: os.environ.get(k, "") for k in CONDITIONS}
     self.record = born(self.run, self.path.resolve().relative_to(root).as_posix(), notebook, bound, parts, inputs, root,
                        variables, interactive=True)
 

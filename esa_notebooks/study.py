@@ -6,7 +6,7 @@
 __all__ = ['STUDY', 'sources', 'present', 'in_sight', 'show', 'index', 'execute_and_show', 'Study', 'look', 'say',
            'note_not_obtained', 'run_study', 'asked_by', 'latest_attempts', 'status_rows', 'explain', 'current']
 
-# %% ../nbs/study.ipynb #64dc67c6
+# %% ../nbs/study.ipynb #f36715f6
 import json
 import os
 import sys
@@ -19,12 +19,12 @@ from typing import Any, Callable, Iterable, Mapping
 from .data.sources import NotObtained, SourceError, files_of, look_at
 from .databases import create_databases
 from .reports.workflow_picture import draw_workflow
-from .files import Remembered, write_beside
+from .files import Remembered, sha256, write_beside
 from .runs.conductor import Conductor, command, last_words, memory_gib, only_one, outcomes
 from .runs.freshness import NOT_OBTAINED, REFUSED, TO_RUN, State, examine, tell, write_if_new
 from .runs.parameters import ParameterError
 from .runs.planning import Desk, Plan
-from .runs.record import RecordError, find_run, now, read_record
+from .runs.record import RecordError, find_run, now, read_record, write_record
 from .runs.retention import latest
 from .runs.shelf import Shelf, memory_of, question
 from .runs.workflow import Job, WorkflowError, chosen, load_workflow, too_much, unfold
@@ -58,12 +58,15 @@ def in_sight(name: str) -> list[dict[str, Any]]:
     except SourceError as e:
         raise ParameterError(str(e)) from None
 
-# %% ../nbs/study.ipynb #1bb95feb
+# %% ../nbs/study.ipynb #85db45ab
 def show(run: Path) -> Path | None:
-    "Render the page of `run`; None when it could not be made."
+    "Render the page of `run`, and note its sha256 in the record; None when it could not be made."
     from esa_notebooks.reports.render import render
     try:
-        return render(run)
+        page = render(run)
+        record = read_record(run)
+        write_record(run, {**record, "files": {**record["files"], page.name: sha256(page)}})
+        return page
     except Exception as e:   # whatever a page cannot show must not make a finished run look unfinished
         print(f"The page of {run.name} could not be made: {type(e).__name__}: {e}", file=sys.stderr)
         return None

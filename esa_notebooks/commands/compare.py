@@ -13,7 +13,7 @@ import typer
 from .app import app, report_app
 from ..settings import load
 
-# %% ../../nbs/commands/compare.ipynb #8b136c63
+# %% ../../nbs/commands/compare.ipynb #68eb00c3
 @app.command()
 def diff(a: Annotated[str, typer.Argument(help="A run: an id, its beginning, `latest`, or a folder.")],
          b: Annotated[Optional[str], typer.Argument(help="The other run; A is compared with the success before it when it "
@@ -33,13 +33,18 @@ def diff(a: Annotated[str, typer.Argument(help="A run: an id, its beginning, `la
         print(json.dumps(compare(then, now, settings.root, over or ()), ensure_ascii=False, indent=1, allow_nan=False))
         return
     from esa_notebooks.reports.diff import build_diff
+    from esa_notebooks.reports.site import build_site
     path, found = build_diff(then, now, reports, settings.root, over or ())
+    build_site(reports)   # the index names the page
     print(found["sentence"])
     print(path)
 
-# %% ../../nbs/commands/compare.ipynb #9df80b94
+# %% ../../nbs/commands/compare.ipynb #1e2cb1d3
 @report_app.command("history")
 def report_history(notebook: Annotated[str, typer.Argument(help="A notebook, or the stage its runs are kept under.")]):
     "Every result a notebook declared, over all its runs."
     from esa_notebooks.reports.history import build_history
-    print(build_history(load().path("paths.reports"), notebook))
+    from esa_notebooks.reports.site import build_site
+    reports = load().path("paths.reports")
+    print(build_history(reports, notebook))
+    build_site(reports)

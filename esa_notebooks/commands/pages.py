@@ -16,17 +16,17 @@ import typer
 from .app import Exit, report_app
 from ..settings import load
 
-# %% ../../nbs/commands/pages.ipynb #d936aebd
+# %% ../../nbs/commands/pages.ipynb #55ed847d
 @report_app.command("build")
 def report_build():
     "Render every run again, and the index."
-    from esa_notebooks.reports.render import render
     from esa_notebooks.reports.site import build_site
     from esa_notebooks.runs.retention import records
+    from esa_notebooks.study import show
     reports = load().path("paths.reports")
     for folder, record in records(reports):
         if not record["interactive"]:
-            render(folder)
+            show(folder)
     print(build_site(reports))
 
 

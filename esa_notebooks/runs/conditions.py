@@ -14,12 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# %% ../../nbs/runs/conditions.ipynb #ca22276b
+# %% ../../nbs/runs/conditions.ipynb #e56d26e8
 CONDITIONS = {
     "PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "MPLBACKEND": "agg",
     "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "NUMEXPR_NUM_THREADS": "2",
     "GOTO_NUM_THREADS": "2", "VECLIB_MAXIMUM_THREADS": "2",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONDONTWRITEBYTECODE": "1",
+    "OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONNOUSERSITE": "1",
 }
 SILENCE = {
     "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -70,9 +71,9 @@ def _torch() -> str:
     told = re.search(r"^__version__ = '([^']*)'", _beside("torch", "version.py"), re.M)
     return told[1] if told else ""
 
-# %% ../../nbs/runs/conditions.ipynb #410f6a41
-STEERING = ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES", "MKL_CBWR", "MKL_DYNAMIC",
-            "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OMP_DYNAMIC", "OMP_SCHEDULE",
+# %% ../../nbs/runs/conditions.ipynb #16f4562e
+STEERING = ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES", "MKL_CBWR",
+            "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OMP_SCHEDULE",
             "GLIBC_TUNABLES", "CUDA_VISIBLE_DEVICES", "PYTHONOPTIMIZE")
 
 

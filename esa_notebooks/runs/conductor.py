@@ -67,13 +67,15 @@ def memory_gib() -> float:
     "The memory of this machine, in GiB."
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
-# %% ../../nbs/runs/conductor.ipynb #de760915
+# %% ../../nbs/runs/conductor.ipynb #fc2af5ae
 def command(root: Path, reports: Path, profile: str, cores: int, memory_gib: float) -> list[str]:
     "The command that runs the wanted jobs of reports/workflow/plan.json."
     folder = root / "workflow" / "profiles" / profile
     if not (folder / "config.yaml").is_file():
         there = sorted(p.parent.name for p in folder.parent.glob("*/config.yaml"))
         raise WorkflowError(f"There is no profile workflow/profiles/{profile}. There are: {', '.join(there) or 'none'}.")
+    if not (root / "workflow/Snakefile").is_file():
+        raise WorkflowError("There is no workflow/Snakefile. It belongs to the project: get it back from its history.")
     relative = os.path.relpath(reports, root)
     if set("{}:'\"") & set(relative):
         raise WorkflowError(f"The setting paths.reports leads to {relative}; a brace, colon or quote there means something else to "

@@ -6,7 +6,7 @@
 __all__ = ['ALIKE', 'MOST', 'CONTEXT', 'LINES', 'align', 'lines_of', 'cut', 'cells_changed', 'git', 'commits', 'modules_changed',
            'packages_changed']
 
-# %% ../../nbs/runs/diff_code.ipynb #b934e8f4
+# %% ../../nbs/runs/diff_code.ipynb #a38a2438
 import difflib
 import re
 import subprocess
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
 from .code import NotebookError, digest
-from .record import _pins, LOCKS, canonical
+from .record import LOCKS, canonical, pins_of
 from .side import CHANGED, ONLY_A, ONLY_B, SAME, Side, held, pair, word
 
 # %% ../../nbs/runs/diff_code.ipynb #7f4740b2
@@ -199,11 +199,11 @@ def modules_changed(a: Side, b: Side, root: Path | None) -> dict[str, Any]:
     said = f"{' and '.join(dirty)} had changes that were in no commit, or may have had; they are not shown" if dirty else ""
     return {"modules": changed, "same": same, "why": said}
 
-# %% ../../nbs/runs/diff_code.ipynb #71388098
+# %% ../../nbs/runs/diff_code.ipynb #cc2e0347
 def _lock(one: Side, root: Path, commit: str) -> dict[str, str] | None:
     "`{package: version}` that the run was to have, if the lock in its commit is the one it recorded."
     texts = [git(root, "show", f"{commit}:{path}") for path in LOCKS]
-    pins = [_pins(text) for text in texts if text is not None]
+    pins = [pins_of(text) for text in texts if text is not None]
     if canonical([sorted(p.items()) for p in pins]) != one.part("environment").get("lock_sha256"):
         return None
     return {name: version for p in pins for name, version in p.items()}

@@ -33,10 +33,10 @@ from .redaction import SHORTEST, Redactor, secret
 from .shelf import shelf_of
 from ..settings import Settings
 
-# %% ../../nbs/runs/execution.ipynb #3761c7ec
+# %% ../../nbs/runs/execution.ipynb #ec36b7a6
 def kernel_environment(root: Path, run_id: str) -> dict[str, str]:
     "The environment a kernel runs in: the caller's, with the conditions fixed and telemetry off."
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONSTARTUP", "MATPLOTLIBRC")}
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONSTARTUP", "PYTHONOPTIMIZE", "MATPLOTLIBRC")}
     return {**kept, **CONDITIONS, **SILENCE, "ESA_PROJECT_ROOT": str(root), "ESA_RUN_ID": run_id}
 
 # %% ../../nbs/runs/execution.ipynb #2a562662

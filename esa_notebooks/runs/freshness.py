@@ -45,7 +45,7 @@ def _hash(path: Path, hashed: Callable[[Path], str]) -> str | None:
     except OSError:
         return None
 
-# %% ../../nbs/runs/freshness.ipynb #3b870592
+# %% ../../nbs/runs/freshness.ipynb #88283f75
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     "In words, which ingredients of a key differ between `then` and `now`."
     if then["cells"] != now["cells"]:
@@ -57,7 +57,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     if modules:
         yield (f"module{'s' * (len(modules) > 1)} {', '.join(modules[:3])}"
                + (f" and {len(modules) - 3} more" if len(modules) > 3 else "") + " changed")
-    for kind, word in (("parameters", "parameter"), ("settings", "setting")):
+    for kind, word in (("parameters", "parameter"), ("settings", "setting"), ("conditions", "condition")):
         for name in sorted({*then[kind], *now[kind]}):
             a, b = then[kind].get(name), now[kind].get(name)
             if a != b or (name in then[kind]) != (name in now[kind]):

@@ -302,7 +302,7 @@ def finish(self: Server) -> Callable[[], None]:
     end_adopted()
     return lambda: None
 
-# %% ../../nbs/runs/warm_server.ipynb #115d0622
+# %% ../../nbs/runs/warm_server.ipynb #066ba912
 def run(request: dict[str, Any], files: list[int], imported: Imported, server: int) -> None:
     "Be the process that the client would have been. Ends with SystemExit, as a program does."
     die_with_parent(server)
@@ -319,9 +319,10 @@ def run(request: dict[str, Any], files: list[int], imported: Imported, server: i
     from papermill.engines import papermill_engines
 
     from esa_notebooks.runs import processes, provision as fresh   # from disk: those above are the server's
+    from esa_notebooks.runs.engine import HonestEngine
     processes.adopt()
     fresh.spare = fresh.Spare(kernel, here, imported.environ)
-    papermill_engines.register_entry_points()
+    papermill_engines.register("esa", HonestEngine)
     module, _, function = request["entry"].partition(":")
     sys.exit(getattr(importlib.import_module(module), function)())
 

@@ -190,8 +190,8 @@ def test_an_edited_module_counts_from_the_next_run_in_kernel_and_runner(elsewher
     package, lib, told = elsewhere.study.root / "esa_notebooks", elsewhere.study.root / "lib", []
     lib.mkdir()
     (lib / "__init__.py").touch()
-    path = elsewhere.study.write("edited", "from esa_notebooks import style; from lib.used import A", "print(style.EDIT, A)",
-                                 WARM)
+    path = elsewhere.study.write("edited", "from esa_notebooks import style; from lib.used import A",
+                                 "print(style.EDIT, A)", WARM)
     engine = (package / "runs" / "engine.py").read_text()
     for n in (1, 22):
         (lib / "used.py").write_text(f"A = {n}")
@@ -220,7 +220,7 @@ ALL = [f.name for f in FAULTS if f.kernel == "python3"] + list(SUCCESSES)
 def test_a_warm_kernel_ends_as_a_cold_one_would(campaign, fault):
     done, case = campaign[fault].result(timeout=250), next((f for f in FAULTS if f.name == fault), None)
     record = done.record
-    assert text_of(done).startswith("True"), "it was not warm"
+    assert text_of(done).startswith("True") and record["environment"]["kernel_start"] == "warm"
     assert record["status"] == (case.status if case else "succeeded"), record["reason"]
     assert done.code == (0 if record["status"] == "succeeded" else 1), done.stderr
     if case:
@@ -252,8 +252,8 @@ def test_an_output_still_being_written_is_no_success(server, way):
 
 
 def test_a_child_without_its_environment_does_not_outlive_the_run(server):
-    path = server.study.write("bare", "import subprocess\nsubprocess.run(['env', '-i', 'sh', '-c', 'setsid sleep 303 &'])",
-                              WARM)
+    path = server.study.write("bare", "import subprocess\n"
+                              "subprocess.run(['env', '-i', 'sh', '-c', 'setsid sleep 303 &'])", WARM)
     assert run(server.study, path, server.env).record["status"] == "succeeded"
     assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "303"]]
 
@@ -287,13 +287,14 @@ def test_where_an_import_might_have_read_something_else_the_kernel_is_cold(serve
     source, env, why = COLD[way]
     done = run(server.study, server.study.write(f"cold-{way}", source, WARM), server.env | env)
     assert done.record["status"] == "succeeded" and text_of(done) == "False\n"
+    assert done.record["environment"]["kernel_start"] == "cold"
     assert [w for w in done.record["warnings"] if why in w], done.record["warnings"]
     assert offspring(server.process) == []
 
 
 def hand_over(server: SimpleNamespace, before: str = "", env: dict[str, str] | None = None, **how: object) -> str:
     """What `hand_over` of a harmless command returns, and says."""
-    ask = f"{before}\nfrom esa_notebooks.runs.warm import hand_over; print(hand_over(['esa-notebooks'], 'builtins:dir'))"
+    ask = f"{before}\nfrom esa_notebooks.runs.warm import hand_over; print(hand_over(['x'], 'builtins:dir'))"
     ended = subprocess.run([sys.executable, "-c", ask], cwd=server.study.root, env=CLEAN | (env or server.env),
                            text=True, capture_output=True, timeout=60, **how)
     return " ".join((ended.stdout + ended.stderr).split())
@@ -384,7 +385,7 @@ def test_a_server_that_dies_in_the_middle_ends_its_runs_and_they_say_so(tmp_path
         warnings.simplefilter("always")
         process = busy(alone, "n")
         below = alone.process.children(recursive=True)
-        programs = [p for p in below if p.name() == "sleep"]   # beyond any promise once all above it are killed, as if cold
+        programs = [p for p in below if p.name() == "sleep"]   # beyond any promise, as when cold: all above is killed
         alone.process.kill()
         _, said = process.communicate(timeout=30)
         _, left = psutil.wait_procs([p for p in below if p not in programs], timeout=5)

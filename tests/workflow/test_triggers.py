@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from esa_notebooks.runs.workflow import WorkflowError
 from tests.workflow.conftest import ALL, EXPERIMENTS, PREPARES, Project, counts
 
 FOREST = {e for e in EXPERIMENTS if "forest" in e}
@@ -103,8 +104,6 @@ INGREDIENTS = {
                                        "output data/interim/a-mylib.forest-0.json is gone"),
     "the last output deleted": (lambda p: (p.root / "data/processed/ranking.txt").unlink(), {"leaderboard/all"},
                                 "output data/processed/ranking.txt is gone"),
-    "an output that is a folder now": (lambda p: ((p.root / "data/processed/ranking.txt").unlink(), (p.root / "data/processed/ranking.txt").mkdir()),
-                                       {"leaderboard/all"}, "which is a folder; give the name of a file"),
     "an output's place": (replace("workflow/study.yaml", "processed/ranking.txt", "processed/order.txt"), {"leaderboard/all"}, "never run"),
 }
 
@@ -130,6 +129,13 @@ def test_another_python_re_runs_everything(copied, monkeypatch):
     monkeypatch.setattr(platform, "python_version", lambda: "3.99.0")
     stale = copied.stale()
     assert set(stale) == ALL and all(stale[j].endswith("→ 3.99.0") and stale[j].startswith("Python changed: 3.") for j in FIRST)
+
+
+def test_an_output_that_is_a_folder_now_is_refused(copied):
+    (copied.root / "data/processed/ranking.txt").unlink()
+    (copied.root / "data/processed/ranking.txt").mkdir()
+    with pytest.raises(WorkflowError, match="data/processed/ranking.txt, which is a folder"):
+        copied.look()
 
 
 def test_a_setting_from_the_environment_counts_like_one_from_the_file(copied):
