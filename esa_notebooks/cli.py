@@ -43,7 +43,7 @@ def gc(days: Annotated[float, typer.Option(min=0, help="Remove only runs older t
         build_site(reports)
     print(f"{len(runs)} run(s) {'would be ' if dry_run else ''}removed")
 
-# %% ../nbs/cli.ipynb #5fa344f4
+# %% ../nbs/cli.ipynb #02d08dea
 def main() -> None:
     "The console script `esa-notebooks`."
     if sys.argv[1:2] == ["execute"] and (code := hand_over(sys.argv)) is not None:   # a warm runner did it
@@ -67,7 +67,7 @@ def main() -> None:
         if not e.filename and e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         print(f"{e.strerror}: {e.filename or 'what was being written'}", file=sys.stderr)   # a full disk, a folder in the way
-        sys.exit(2)
+        sys.exit(1)
     except Exception as e:
         from esa_notebooks.data.contracts import ContractError
         from esa_notebooks.data.lineage import LineageError

@@ -11,7 +11,7 @@ from typing import Iterable
 
 from .settings import Settings
 
-# %% ../nbs/databases.ipynb #50ad7b36
+# %% ../nbs/databases.ipynb #df2b459f
 def create_databases(names: Iterable[str], settings: Settings) -> list[str]:
     "Create those of the databases `tracking` and `tuning` that are SQLite files and not there; what was created."
     made = []
@@ -19,7 +19,7 @@ def create_databases(names: Iterable[str], settings: Settings) -> list[str]:
         uri = settings.get(setting)
         if name not in set(names) or not uri.startswith("sqlite:///"):
             continue   # a server has its own administrator; a journal file needs no tables
-        path = settings.root / uri.removeprefix("sqlite:///")
+        path = settings.root / uri.removeprefix("sqlite:///").partition("?")[0]   # what follows are options
         if not path.exists():
             beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ def read_key(path: Path) -> dict[str, Any]:
         pass
     raise WorkflowError(f"{path} is no key file, or a damaged one. `esa-notebooks plan` writes it again.")
 
-# %% ../nbs/job.ipynb #d653ae60
+# %% ../nbs/job.ipynb #967539ea
 def execute_key(path: Path, settings: Settings, force: bool = False) -> tuple[Path, str]:
     "Execute the job of a key file, unless it is up to date; the run that answers it, and the status or `up to date`."
     told, notices = read_key(path), Notices(path.with_suffix(".state"))
@@ -52,6 +52,9 @@ def execute_key(path: Path, settings: Settings, force: bool = False) -> tuple[Pa
         return run, status
     except KeyboardInterrupt:
         status = "cancelled"
+        raise
+    except Exception as e:   # there is no record that could tell it
+        notices.say(reason=f"{e.strerror}: {e.filename}" if isinstance(e, OSError) and e.filename else str(e) or type(e).__name__)
         raise
     finally:
         notices.say(status=status)

@@ -6,12 +6,12 @@
 __all__ = ['STUDY', 'sources', 'present', 'in_sight', 'show', 'index', 'execute_and_show', 'Study', 'look', 'say',
            'note_not_obtained', 'run_study', 'asked_by', 'latest_attempts', 'status_rows', 'explain', 'current']
 
-# %% ../nbs/study.ipynb #f36715f6
+# %% ../nbs/study.ipynb #4ad10141
 import json
 import os
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping
@@ -20,7 +20,7 @@ from .data.sources import NotObtained, SourceError, files_of, look_at
 from .databases import create_databases
 from .reports.workflow_picture import draw_workflow
 from .files import Remembered, sha256, write_beside
-from .runs.conductor import Conductor, command, last_words, memory_gib, only_one, outcomes
+from .runs.conductor import Conductor, command, last_words, memory_gib, only_one, outcomes, unrecorded
 from .runs.freshness import NOT_OBTAINED, REFUSED, TO_RUN, State, examine, tell, write_if_new
 from .runs.parameters import ParameterError
 from .runs.planning import Desk, Plan
@@ -178,7 +178,7 @@ def _warm(study: Study, warm: bool) -> Any:
     notebooks = {study.desk.find(study.jobs[n].notebook) for n in study.todo}
     return warm_runner(study.settings.root, third_party(notebooks, study.settings.root))
 
-# %% ../nbs/study.ipynb #5d2b9a71
+# %% ../nbs/study.ipynb #e4f97119
 def _conducted(study: Study, cores: int, warm: bool) -> dict[str, str]:
     "Have Snakemake run what is to be run, and show it; `{job: outcome}`."
     from esa_notebooks.runs.notices import ENDS
@@ -194,12 +194,15 @@ def _conducted(study: Study, cores: int, warm: bool) -> dict[str, str]:
         def poll() -> None:
             drawn[1] += sum(e.what in ENDS for e in view.poll())
             if drawn[1] and time.monotonic() - drawn[0] > 2:   # the index follows, but not at every breath
-                index(settings)
+                with suppress(OSError):   # said at the end, when nothing is at work any more that this would stop
+                    index(settings)
                 drawn[:] = time.monotonic(), 0
 
         code = conductor.watch(poll)
         found = outcomes(study.folder, {n: study.jobs[n] for n in study.todo}, conductor.stopped)
         view.end("cancelled" if conductor.stopped else "")
+    for name, reason in unrecorded(study.folder, found).items():
+        say(f"{name}  {reason}")
     unexplained = code and not conductor.stopped and set(found.values()) <= {"succeeded", "up to date"}
     if unexplained or (code and not any((study.folder / f"{n}.state").exists() for n in study.todo)):
         say(f"Snakemake ended with exit code {code}. The end of {os.path.relpath(log)}:\n{last_words(log)}")

@@ -91,13 +91,15 @@ def why(what: Annotated[str, typer.Argument(help="A job, as prepare/telemetry, o
     for line in explain(load(), what, workflow):
         print(line)
 
-# %% ../../nbs/commands/work.ipynb #8f463550
+# %% ../../nbs/commands/work.ipynb #75e6d91f
 @app.command()
 def execute(notebook: Annotated[str, typer.Argument(help="The notebook, for example nbs/pipeline/prepare.ipynb, or a key file.")],
             parameter: Annotated[Optional[list[str]], typer.Option("-p", "--parameter", help="name=value; repeat it.")] = None,
             force: Annotated[bool, typer.Option("--force", help="A key file: execute it though it is up to date.")] = False,
             quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False):
     "Execute one notebook with papermill, or one job of the workflow; leaves a record and a report."
+    from esa_notebooks.runs.processes import adopt
+    adopt()   # what a notebook leaves behind becomes a child of this process, and is ended with it
     if notebook.endswith(".key"):
         return _execute_key(Path(notebook), pairs(parameter), force)
     if force:

@@ -134,7 +134,7 @@ class HonestClient(PapermillNotebookClient):
         payload = execute_reply["content"].get("payload") or []
         self.exit_asked = self.exit_asked or any(p.get("source") == "ask_exit" for p in payload)
 
-# %% ../../nbs/runs/kernel.ipynb #7e7776df
+# %% ../../nbs/runs/kernel.ipynb #5cb646ca
 @patch
 def create_kernel_manager(self: HonestClient) -> Any:
     "A kernel manager that talks over Unix sockets in a folder of its own."
@@ -147,17 +147,17 @@ def create_kernel_manager(self: HonestClient) -> Any:
 def start(self: HonestClient, tries: int = 3) -> None:
     "Start the kernel. RuntimeError when it did not answer after `tries` tries."
     for n in range(1, tries + 1):
-        self.km, self.pid = self.create_kernel_manager(), None
+        self.km, self.pid, provisioner = self.create_kernel_manager(), None, None
         log = open(self.folder / "kernel.log", "ab")
         try:
             # A folder of its own for IPython: start-up files of a user's profile may change results and are in no key.
             env = {**self.attempt.env, MARK: self.folder.name, "IPYTHONDIR": str(self.folder / "ipython")}
-            self._prefer_warm()
+            provisioner = self._prefer_warm()
             self.start_new_kernel(env=env, cwd=self.attempt.cwd, stdout=log, stderr=log, preexec_fn=die_with_parent)
             self.pid = self.km.provisioner.process.pid
             self.start_new_kernel_client()
             self._prepare()
-            self.attempt.kernel_start = getattr(self.km.provisioner, "began", "cold")
+            self.attempt.kernel_start = provisioner.began if provisioner else "cold"
             return
         except Exception as e:
             end_marked(self.folder.name)   # it may have started, and only not answered
@@ -166,17 +166,19 @@ def start(self: HonestClient, tries: int = 3) -> None:
             self.attempt.warnings.append(f"The kernel did not start at try {n}: {e}")
         finally:
             log.close()
-            if getattr(self.km.provisioner, "why", ""):
-                self.attempt.warnings.append(f"The kernel was started cold: {self.km.provisioner.why}.")
+            if provisioner and provisioner.why:
+                self.attempt.warnings.append(f"The kernel was started cold: {provisioner.why}.")
 
 
 @patch
-def _prefer_warm(self: HonestClient) -> None:
+def _prefer_warm(self: HonestClient) -> provision.WarmProvisioner | None:
     "Where a fork stands by (see `runs.provision`), have the kernel made from it, if that is sound."
-    if provision.spare is not None:
-        self.km.provisioner = provision.WarmProvisioner(kernel_spec=self.km.kernel_spec, parent=self.km)
-        where = provision.sets_environment(self.nb, Path(self.attempt.env.get("ESA_PROJECT_ROOT", ".")))
-        self.km.provisioner.why = where and f"{where} sets an environment variable, which must come before the imports"
+    if provision.spare is None:
+        return None
+    where = provision.sets_environment(self.nb, Path(self.attempt.env.get("ESA_PROJECT_ROOT", ".")))
+    self.km.provisioner = provision.WarmProvisioner(kernel_spec=self.km.kernel_spec, parent=self.km)
+    self.km.provisioner.why = where and f"{where} sets an environment variable, which must come before the imports"
+    return self.km.provisioner
 
 # %% ../../nbs/runs/kernel.ipynb #0baca419
 @patch

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['MOST', 'spread_out', 'with_value', 'swept_workflow']
 
-# %% ../../nbs/runs/sweep.ipynb #b8ddcbe3
+# %% ../../nbs/runs/sweep.ipynb #89a189bf
 import re
 from copy import deepcopy
 from decimal import Decimal
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Iterable, Mapping
 
 from .parameters import Parameter, ParameterError, from_text
@@ -66,7 +66,7 @@ def with_value(template: str, name: str) -> str:
     stem, dot, suffix = path.name.partition(".")
     return str(path.with_name(f"{stem}-{name}={{{name}}}{dot}{suffix}"))
 
-# %% ../../nbs/runs/sweep.ipynb #e7eb5ba6
+# %% ../../nbs/runs/sweep.ipynb #1d605442
 def _widen(spec: dict[str, Any], stage: str, name: str, values: list[Any], desk: Desk, tell: bool) -> None:
     "Fan `stage` out over `values` of `name` (given to the notebook when `tell`), and all that reads what it writes."
     asks = spec["stages"][stage]
@@ -77,17 +77,29 @@ def _widen(spec: dict[str, Any], stage: str, name: str, values: list[Any], desk:
     schema = desk.read(desk.find(asks["notebook"]))[1]
     for p in (p for p in schema.values() if "OutputFile" in p.kinds):
         before = given.get(p.name, None if p.default is None else p.default.as_posix())
-        if not isinstance(before, str) or f"{{{name}}}" in before:
+        if not isinstance(before, str):
             continue
-        given[p.name] = with_value(before, name)
+        given[p.name] = before if f"{{{name}}}" in before else with_value(before, name)
         for other, reads in spec["stages"].items():
-            named = [n for n, t in reads.get("parameters", {}).items() if t == before and other != stage]
-            for n in named:
-                reads["parameters"][n] = given[p.name]
-            if named and name not in reads.get("for", {}):
-                _widen(spec, other, name, values, desk, tell=False)
+            if other == stage or not _redirect(reads, before, given[p.name], desk) or reads.get("for", {}).get(name) == values:
+                continue
+            if name in reads.get("for", {}) and given[p.name] != before:
+                raise WorkflowError(f"--set {stage}.{name}: stage {other}, which reads {before}, fans out over a `{name}` of its own.")
+            _widen(spec, other, name, values, desk, tell=False)
 
 
+def _redirect(reads: dict[str, Any], before: str, after: str, desk: Desk) -> bool:
+    "Have a stage that reads the path `before` read `after` instead. Whether it did."
+    given, found = reads.get("parameters", {}), False
+    for p in desk.read(desk.find(reads["notebook"]))[1].values():
+        if p.name in given or p.kinds[0] == "InputFile":
+            t = given.get(p.name, p.default.as_posix() if isinstance(p.default, Path) else None)
+            if t == before or isinstance(t, list) and before in t:
+                found = True
+                reads.setdefault("parameters", {})[p.name] = after if t == before else [after if e == before else e for e in t]
+    return found
+
+# %% ../../nbs/runs/sweep.ipynb #42eb19ef
 def swept_workflow(spec: Mapping[str, Any], sets: Iterable[str], desk: Desk) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     "The workflow with every `stage.parameter=values` of `sets` applied, and `{parameter: values}`. Raises `WorkflowError`."
     spec, swept, widened = deepcopy(dict(spec)), {}, set()

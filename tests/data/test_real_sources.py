@@ -14,8 +14,11 @@ from esa_notebooks.data.leakage import leakage
 from esa_notebooks.data.readiness import readiness
 from esa_notebooks.data.sources import obtain
 from esa_notebooks.data.tables import load_table, save_table
-from esa_notebooks.study import DATASETS
+from esa_notebooks.runs.workflow import load_workflow
+from esa_notebooks.settings import project_root
 from tests.conftest import require
+
+DATASETS = load_workflow(project_root() / "workflow" / "study.yaml")["lists"]["datasets"]
 
 
 @pytest.fixture(scope="module", params=DATASETS)

@@ -9,13 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from esa_notebooks.runs.workflow import load_workflow
+
 ROOT = Path(__file__).resolve().parents[2]
+LISTS = load_workflow(ROOT / "workflow" / "study.yaml")["lists"]
+DATASETS, SIGNALS = LISTS["datasets"], LISTS["signals"]   # the second have a page of their own
 TOOL = Path(sys.executable).parent / "esa-notebooks"
 
 
 def copy_project(target: Path) -> Path:
     """The notebooks, library, settings and lock, without history, data or reports."""
-    for part in ("nbs", "esa_notebooks", "requirements", "data/contracts"):
+    for part in ("nbs", "esa_notebooks", "requirements", "data/contracts", "workflow"):
         shutil.copytree(ROOT / part, target / part, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     for part in ("pyproject.toml", "settings.ini"):
         shutil.copy(ROOT / part, target / part)
@@ -32,6 +36,11 @@ def tool(project: Path, *args: str, before: tuple[str, ...] = (), timeout: int =
     ended = subprocess.run([*before, str(TOOL), *args], cwd=project, capture_output=True, text=True, timeout=timeout,
                            env=environment(**env))
     return SimpleNamespace(code=ended.returncode, out=ended.stdout, err=ended.stderr)
+
+
+def counts(ended: SimpleNamespace) -> dict[str, int]:
+    """What the first line of `esa-notebooks run` counts, by outcome."""
+    return {word: int(n) for n, word in (part.split(" ", 1) for part in ended.out.splitlines()[0].split(", "))}
 
 
 def records(project: Path, reports: str = "reports") -> list[dict]:

@@ -8,9 +8,11 @@ import shutil
 import pytest
 
 from esa_notebooks.data.cards import check_card
-from esa_notebooks.study import DATASETS, EXPLORED
+from esa_notebooks import style
+from esa_notebooks.settings import load
+from esa_notebooks.study import look
 from tests.conftest import require
-from tests.end_to_end.conftest import STUDIED, copy_project, records, tool
+from tests.end_to_end.conftest import DATASETS, ROOT, SIGNALS, STUDIED, copy_project, counts, records, tool
 
 
 def test_the_study_runs_without_a_network(studied):
@@ -23,7 +25,7 @@ def test_every_notebook_succeeded(studied):
     runs = {(r["stage"], p["value"]): r["status"] for r in records(studied.project)
             for p in r["parameters"] if p["name"] == "prepared"}
     expected = {(stage, f"data/processed/{d}.parquet"): "succeeded" for d in STUDIED for stage in ("prepare", "explore", "quality")
-                if stage != "explore" or d in EXPLORED}
+                if stage != "explore" or d in SIGNALS}
     assert runs == expected and len(runs) == 11
 
 
@@ -46,7 +48,7 @@ def test_a_broken_contract_stops_the_run_and_shows_the_rows(tmp_path):
     contract = project / "data" / "contracts" / "telemetry.yaml"
     contract.write_text(contract.read_text().replace("bus_load: {unit: W, low: -20, high: 250", "bus_load: {unit: W, low: -20, high: 95"))
     ended = tool(project, "run", "telemetry")
-    assert ended.code == 1 and "explore telemetry  skipped" in ended.err and "quality telemetry  skipped" in ended.err
+    assert ended.code == 1 and counts(ended) == {"failed": 1, "skipped": 2} and "does not keep its contract" in ended.err
     (only,) = records(project)
     assert only["status"] == "failed" and "does not keep its contract" in only["reason"]["what"]
     assert not list((project / "data" / "processed").glob("*.parquet"))
@@ -68,8 +70,14 @@ def test_the_index_and_the_pages_are_there(studied):
 
 
 def test_progress_is_one_line_an_event(studied):
-    lines = [line for line in studied.ended.err.splitlines() if re.search(r"cell \d+/\d+", line)]
-    assert len(lines) > 20 and all(re.search(r"completed  \d+\.\d\d s", line) for line in lines)
+    lines = studied.ended.err.splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  \S", line) for line in lines), "each with its time, and nothing else"
+    for run in records(studied.project):
+        (line,) = [line for line in lines if run["run_id"] in line]
+        assert re.search(rf"Z  succeeded +{run['stage']}/\S+ +\d+\.\d s  reports/runs/", line)
+    assert sum("  started  " in line for line in lines) == len(records(studied.project)) == 11
+    log = (studied.project / "reports" / "workflow" / "log.txt").read_text().splitlines()
+    assert lines == log and "\x1b" not in studied.ended.err
 
 
 def test_results_are_declared_and_explained(studied):
@@ -122,7 +130,7 @@ def test_a_changed_table_is_named(studied, tmp_path):
 def test_what_cannot_be_obtained_is_shown_and_replaced_by_nothing(tmp_path):
     project = copy_project(tmp_path)
     ended = tool(project, "run", "opssat", ESA_DATA_OFFLINE="true", ESA_DATA_MIRROR="")
-    assert ended.code == 0 and "opssat  not obtained" in ended.err and "1 not obtained" in ended.out
+    assert ended.code == 0 and "prepare/opssat  not obtained" in ended.err and counts(ended) == {"not obtained": 3}
     assert records(project) == [] and not (project / "data" / "processed").exists()
     index = (project / "reports" / "index.html").read_text()
     assert "not obtained" in index.lower() and "opssat" in index
@@ -138,12 +146,56 @@ def test_a_failed_notebook_skips_only_what_stands_on_it(tmp_path):
     path.write_text(text.replace('"%load_ext esa_notebooks.lab', '"%load_ext esa_notebooks.lab\\n1 / 0'))
     assert path.read_text() != text
     ended = tool(project, "run", "telemetry")
-    assert ended.code == 1 and "explore telemetry  skipped" in ended.err
+    assert ended.code == 1 and counts(ended) == {"failed": 1, "skipped": 2} and "ZeroDivisionError" in ended.err
     (only,) = records(project)
     assert only["status"] == "failed" and "ZeroDivisionError" in only["reason"]["what"]
     assert not (project / "data" / "processed" / "telemetry.parquet").exists()
     index = (project / "reports" / "index.html").read_text()
     assert "failed" in index.lower()
+
+
+def everything(project) -> dict[str, bytes]:
+    """Every file of the project but what only tells that somebody looked: the lock, the memory, Python's caches."""
+    return {p.relative_to(project).as_posix(): p.read_bytes() for p in project.rglob("*") if p.is_file()
+            and p.name not in ("lock", "seen.json") and "__pycache__" not in p.parts and ".snakemake" not in p.parts}
+
+
+def test_a_second_run_executes_nothing_and_changes_no_file(studied):
+    tool(studied.project, "run", *STUDIED, before=studied.alone)   # other tests may have deleted a page, which is rendered again
+    before = everything(studied.project)
+    ended = tool(studied.project, "run", *STUDIED, before=studied.alone)
+    assert ended.code == 0 and counts(ended) == {"up to date": 11} and ended.err == "", ended.out + ended.err
+    assert everything(studied.project) == before
+
+
+def test_snakemake_is_told_the_same(studied):
+    states = tool(studied.project, "plan", *STUDIED).out.splitlines()
+    assert states[-1] == "11 up to date" and len(states) == 12
+    why = tool(studied.project, "why", "prepare/shuttle")
+    assert why.code == 0 and re.search(r"prepare/shuttle  up to date: \S+ has its key and its outputs still hash", why.out)
+    status = tool(studied.project, "status", *STUDIED)
+    assert status.code == 0 and status.out.count("up to date") >= 11
+
+
+def test_a_change_in_prose_runs_nothing_and_one_in_code_what_it_touches(studied, tmp_path):
+    changed = tmp_path / "changed"
+    shutil.copytree(studied.project, changed)
+    path = changed / "nbs" / "pipeline" / "explore.ipynb"
+    notebook = json.loads(path.read_text())
+    notebook["cells"].append({"cell_type": "markdown", "id": "new", "metadata": {}, "source": ["A remark."]})
+    path.write_text(json.dumps(notebook))
+    assert tool(changed, "plan", *STUDIED).out.splitlines()[-1] == "11 up to date"
+    notebook["cells"].append({"cell_type": "code", "id": "newer", "metadata": {}, "source": ["1 + 1"], "outputs": [], "execution_count": None})
+    path.write_text(json.dumps(notebook))
+    said = tool(changed, "plan", *STUDIED).out
+    assert said.splitlines()[-1] == "8 up to date, 3 to run" and said.count("code cells of the notebook changed") == 3
+
+
+def test_the_picture_of_the_workflow_is_the_workflow(studied):
+    """docs/workflow.svg, which the README shows, drawn again; `make docs` or whoever drew it draws it anew when this fails."""
+    drawn = look(load(ROOT)).picture
+    assert (ROOT / "docs" / "workflow.svg").read_text(encoding="utf-8") == style.svg_for_page(drawn)
+    assert (studied.project / "reports" / "workflow.svg").read_text(encoding="utf-8") == drawn
 
 
 @pytest.mark.slow
@@ -153,6 +205,6 @@ def test_the_whole_study_comes_out_the_same_twice(tmp_path):
     project = copy_project(tmp_path)
     ended = tool(project, "run", timeout=900)
     assert ended.code == 0, ended.err[-3000:]
-    assert len(records(project)) == sum(3 if d in EXPLORED else 2 for d in DATASETS)
+    assert len(records(project)) == sum(3 if d in SIGNALS else 2 for d in DATASETS)
     again = tool(project, "verify", "--execute", "--quiet", timeout=900)
     assert again.code == 0, again.out + again.err

@@ -143,7 +143,7 @@ def page_dangers(page, script="page.js", also_links=("../../../index.html",)):
         page, scripts=[asset(script)], own_sheets=Seen(page).sheets[:1], allowed=allowed, also_links=also_links
     )
     meta = [dict(a) for t, a in Seen(page).tags if t == "meta"]
-    wrong += ["a meta of another hand"] * (len(meta) != 5)
+    wrong += ["a meta of another hand"] * (len(meta) != 6)
     popovers = [dict(a) for _, a in Seen(page).tags if "popover" in dict(a)]
     wrong += ["a popover of another hand"] * any(set(p.get("class", "").split()) != {"from"} for p in popovers)
     return wrong

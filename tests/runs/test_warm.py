@@ -5,6 +5,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from esa_notebooks.runs.warm import NEEDED, third_party, warm_runner
+from esa_notebooks.runs import provision
+from esa_notebooks.runs.execution import kernel_environment
+from esa_notebooks.runs.warm import NEEDED, receive, send, third_party, warm_runner
 from tests.runs.conftest import ROOT, Study, text_of
 from tests.runs.test_faults import FAULTS, SUCCESSES
 from tests.runs.test_honesty import OUT, PROCESS, THREAD
@@ -313,7 +316,6 @@ def test_a_socket_that_is_gone_means_cold(server):
 
 
 def test_a_client_that_says_nothing_sensible_does_not_stop_the_server(server):
-    import socket
     for words in (b"", b"\0\0\0\x04oops", b"\0\0\0\xff{"):
         with socket.socket(socket.AF_UNIX) as s:
             s.connect(server.env["ESA_WARM"])
@@ -365,18 +367,26 @@ def test_a_client_ends_as_its_runner_ended(server):
     assert process.returncode == -signal.SIGKILL and offspring(server.process) == []
 
 
-def test_a_fork_that_cannot_become_the_kernel_is_replaced_by_a_cold_one(server):
-    """Killed at once, before it has got its orders."""
-    path = server.study.write("fork-killed", WARM)
-    process = popen(server.study, path, server.env)
-    until, found = time.monotonic() + 30, []
-    while not found and time.monotonic() < until:
-        found = [k for r in server.process.children() for k in r.children()]
-    found[0].kill()
-    process.communicate(timeout=60)
-    done = server.study.result(server.study.only_run("fork-killed"))
-    assert done.record["status"] == "succeeded" and text_of(done) == "False\n"
-    assert any("started cold: the fork" in w for w in done.record["warnings"])
+def test_a_fork_that_cannot_become_the_kernel_is_replaced_by_a_cold_one(study, monkeypatch):
+    """One that is dead when it is to get its orders, and one that dies with them."""
+    for obeys in (False, True):
+        here, there = socket.socketpair()
+        fork = os.fork()
+        if fork == 0:
+            here.close()
+            if obeys:
+                receive(there, 1)
+                send(there, {"ready": 1})
+            os._exit(1)
+        there.close()
+        monkeypatch.setattr(provision, "spare", provision.Spare(fork, here, kernel_environment(study.root, "")))
+        done = study.run(study.write(f"obeys-{obeys}", WARM))
+        assert done.record["status"] == "succeeded" and text_of(done) == "False\n", done.record["reason"]
+        assert done.record["environment"]["kernel_start"] == "cold"
+        why = "did not start at try 1" if obeys else "started cold: the fork"
+        assert any(why in w for w in done.record["warnings"]), done.record["warnings"]
+        with pytest.raises(ChildProcessError):
+            os.waitpid(fork, 0)   # buried by the runner
 
 
 def test_a_server_that_dies_in_the_middle_ends_its_runs_and_they_say_so(tmp_path):

@@ -264,7 +264,7 @@ def copied(done, tmp_path) -> Project:
     return Project(tmp_path / "copied")
 
 
-IN_THE_WAY = ["make/1.done", "make/1.key", "plan.json", "seen.json", "read/all.state", "lock", "log.txt", "snakemake.log"]
+IN_THE_WAY = ["make/1.done", "make/1.key", "read/all.key", "read/all.done", "plan.json", "seen.json", "read/all.state", "lock", "log.txt", "snakemake.log"]
 
 
 @pytest.mark.parametrize("name", IN_THE_WAY)
@@ -295,12 +295,17 @@ def test_a_run_that_was_edited_by_hand_is_executed_again(copied):
     assert "Traceback" not in ended.err and not (copied.root.parent / "outside.txt").exists()
 
 
-NOT_WRITABLE = [("reports",), ("reports/workflow", "reports/workflow/make", "reports/workflow/read"), ("reports/runs/read",), ("data/processed",)]
+NOT_WRITABLE = {   # folders, and whether the job is executed all the same
+    "the keys": (("reports/workflow", "reports/workflow/make", "reports/workflow/read"), False),
+    "the runs": (("reports/runs/read",), False),
+    "the tables": (("data/processed",), False),
+    "the index": (("reports",), True),
+}
 ORDINARY = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override") if os.geteuid() == 0 else ()
 
 
-@pytest.mark.parametrize("folders", NOT_WRITABLE, ids=["/".join(f[:1]) for f in NOT_WRITABLE])
-def test_a_folder_that_may_not_be_written_is_said(copied, folders):
+@pytest.mark.parametrize("folders,executed", NOT_WRITABLE.values(), ids=NOT_WRITABLE)
+def test_a_folder_that_may_not_be_written_is_said(copied, folders, executed):
     """root may write everywhere, unless that capability is taken away."""
     probe = subprocess.run([*ORDINARY, "true"], capture_output=True) if not ORDINARY or shutil.which("setpriv") else None
     require("setpriv", probe and probe.returncode == 0, "run by root, whose rights cannot be taken away here")
@@ -312,9 +317,21 @@ def test_a_folder_that_may_not_be_written_is_said(copied, folders):
     finally:
         for folder in folders:
             (copied.root / folder).chmod(0o755)
-    assert ended.code in (1, 2) and "Traceback" not in ended.err, ended.out + ended.err
-    assert "ermission denied" in ended.err or "cannot be written" in ended.err, ended.err
-    assert "data/processed/all.txt" not in copied.outputs() and set(copied.stale()) == {"read/all"}
+    assert ended.code == 1 and "Traceback" not in ended.err, ended.out + ended.err
+    assert "Permission denied" in ended.err and folders[0] in ended.err, ended.err
+    assert ("data/processed/all.txt" in copied.outputs()) == executed and set(copied.stale()) == (set() if executed else {"read/all"})
+
+
+def test_a_project_in_which_nothing_may_be_written(project):
+    probe = subprocess.run([*ORDINARY, "true"], capture_output=True) if not ORDINARY or shutil.which("setpriv") else None
+    require("setpriv", probe and probe.returncode == 0, "run by root, whose rights cannot be taken away here")
+    project.root.chmod(0o555)
+    try:
+        ended = project.tool("run", before=ORDINARY)
+    finally:
+        project.root.chmod(0o755)
+    assert ended.code == 2 and "reports/workflow cannot be written: Permission denied" in ended.err and "Traceback" not in ended.err
+    assert project.records() == []
 
 
 # No room left
