@@ -27,8 +27,12 @@ from tests.runs.test_faults import FAULTS, SUCCESSES
 from tests.runs.test_honesty import OUT, PROCESS, THREAD
 
 EXECUTE = [sys.executable, "-m", "esa_notebooks.cli", "execute", "--quiet"]
-CLEAN = {k: v for k, v in os.environ.items() if k not in ("ESA_PROJECT_ROOT", "ESA_RUN_ID", "PYTEST_CURRENT_TEST")}
 WARM = "print('papermill' in sys.modules)"   # true only in a kernel that was forked from the server
+
+
+def clean() -> dict[str, str]:
+    """The environment of a client. Looked at when it starts, as the server does: other tests' imports set variables."""
+    return {k: v for k, v in os.environ.items() if k not in ("ESA_PROJECT_ROOT", "ESA_RUN_ID", "PYTEST_CURRENT_TEST")}
 
 
 def started(env: dict[str, str]) -> psutil.Process:
@@ -58,7 +62,7 @@ def offspring(server: psutil.Process, within: float = 2) -> list[psutil.Process]
 def popen(study: Study, path: Path | str, env: dict[str, str], **settings: object) -> subprocess.Popen:
     """The command, started; run_timeout_s=3 stands for ESA_RUN_TIMEOUT_S=3."""
     given = {f"ESA_{k.upper()}": str(v) for k, v in settings.items()}
-    return subprocess.Popen([*EXECUTE, str(path)], cwd=study.root, env=CLEAN | given | env, stdin=subprocess.DEVNULL,
+    return subprocess.Popen([*EXECUTE, str(path)], cwd=study.root, env=clean() | given | env, stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -298,7 +302,7 @@ def test_where_an_import_might_have_read_something_else_the_kernel_is_cold(serve
 def hand_over(server: SimpleNamespace, before: str = "", env: dict[str, str] | None = None, **how: object) -> str:
     """What `hand_over` of a harmless command returns, and says."""
     ask = f"{before}\nfrom esa_notebooks.runs.warm import hand_over; print(hand_over(['x'], 'builtins:dir'))"
-    ended = subprocess.run([sys.executable, "-c", ask], cwd=server.study.root, env=CLEAN | (env or server.env),
+    ended = subprocess.run([sys.executable, "-c", ask], cwd=server.study.root, env=clean() | (env or server.env),
                            text=True, capture_output=True, timeout=60, **how)
     return " ".join((ended.stdout + ended.stderr).split())
 
@@ -413,7 +417,7 @@ def test_a_command_that_is_killed_leaves_no_server_and_its_runs_stop_in_order(tm
     program = "import sys, time\nfrom esa_notebooks.runs.warm import NEEDED, warm_runner\n" \
               "with warm_runner(sys.argv[1], NEEDED) as env: print(env['ESA_WARM'], flush=True); time.sleep(100)"
     command = subprocess.Popen([sys.executable, "-c", program, study.root], stdout=subprocess.PIPE, text=True,
-                               env=CLEAN)
+                               env=clean())
     env = {"ESA_WARM": command.stdout.readline().strip()}
     alone = SimpleNamespace(study=study, env=env, process=started(env))
     process = busy(alone, "n")
