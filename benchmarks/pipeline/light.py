@@ -1,11 +1,11 @@
 """Eight light notebooks in three stages on two cores: `esa-notebooks run` against `xargs -P2 papermill`, and bare Snakemake.
 
-    python benchmarks/pipeline/light.py            # about seven minutes; writes light.json
+    python benchmarks/pipeline/light.py [repeats]      # about seven minutes for five; writes light.json
 
 Every notebook imports pandas, reads the tables of the stage before, and writes one of its own. Each way starts from nothing: no
 records, no outputs, no running server; starting the warm runner counts. `xargs` runs the notebooks of one stage, then of the next, with
 papermill's own command line: no records, no checks, no reports. `snakemake` is one shell rule over the same command line. The
-ways take turns, five times each, after one round that is not counted.
+ways take turns, five times each unless another number is given, after one round that is not counted.
 """
 import json
 import os
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from projects import environment, notebook, project, tool
 
-REPEATS, CORES = 5, 2
+REPEATS, CORES = int(sys.argv[1]) if sys.argv[1:] else 5, 2
 BIN = Path(sys.executable).parent
 STAGES = {"make": 4, "change": 3, "gather": 1}
 READS = {"make": [], "change": ["make-0", "make-1"], "gather": ["change-0", "change-1", "change-2"]}

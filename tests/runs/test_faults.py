@@ -188,7 +188,7 @@ def test_no_fault(campaign, name):
     run = campaign[name]
     assert run.record["status"] == "succeeded", run.record["reason"]
     assert run.alive == [], "something the notebook started outlived it"
-    assert run.seconds < 30
+    assert run.seconds < 120   # a busy machine may take its time; what this guards against took many minutes
 
 
 @pytest.mark.parametrize("name", ["text-100-MB", "display-100-MB"])
