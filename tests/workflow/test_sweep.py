@@ -39,9 +39,7 @@ def test_a_sweep_of_a_seed_ends_in_a_leaderboard(copied):
     text = first.out[first.out.index("\n"):first.out.index(page)]
     best, worst = text.index("mylib.threshold"), text.index("mylib.forest")
     assert best < worst and re.search(r"\b19\b", text) and re.search(r"\b13\b", text), "18, 19, 20 against 12, 13, 14"
-    wider = copied.run("a", "--set", "experiment.seed=0..3", "--by", "score", warm=True)
-    assert wider.code == 0 and counts(wider) == {"succeeded": 2, "up to date": 7}
-    unknown = copied.run("a", "--set", "experiment.seed=0..3", "--by", "scor")
+    unknown = copied.run("a", "--set", "experiment.seed=0..2", "--by", "scor")
     assert unknown.code == 2 and "Did you mean `score`?" in unknown.err and "Traceback" not in unknown.err
 
 
@@ -63,7 +61,7 @@ def slow_sweep(root) -> Project:
 
 def test_an_interrupted_sweep_goes_on(tmp_path):
     project = slow_sweep(tmp_path / "study")
-    process = project.start("run", "square", "--set", "square.x=1..5")
+    process = project.start("run", "square", "--set", "square.x=1..4")
     until = time.monotonic() + 120
     while not [r for r in project.records() if r["status"] == "succeeded"]:
         assert process.poll() is None and time.monotonic() < until
@@ -72,10 +70,10 @@ def test_an_interrupted_sweep_goes_on(tmp_path):
     stopped = ended(process)
     assert stopped.code == 130 and "Traceback" not in stopped.err and project.left_over() == []
     done = sum(r["status"] == "succeeded" for r in project.records())
-    assert 1 <= done < 5
-    whole = project.run("square", "--set", "square.x=1..5", warm=True)
-    assert whole.code == 0 and counts(whole) == {"up to date": done, "succeeded": 5 - done}, whole.out + whole.err
-    assert {p: c for p, c in project.outputs().items()} == {f"data/interim/s-x={x}.txt": str(x * x).encode() for x in range(1, 6)}
+    assert 1 <= done < 4
+    whole = project.run("square", "--set", "square.x=1..4", warm=True)
+    assert whole.code == 0 and counts(whole) == {"up to date": done, "succeeded": 4 - done}, whole.out + whole.err
+    assert {p: c for p, c in project.outputs().items()} == {f"data/interim/s-x={x}.txt": str(x * x).encode() for x in range(1, 5)}
 
 
 @pytest.fixture(scope="module")
