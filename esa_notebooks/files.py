@@ -19,7 +19,7 @@ def sha256(path: Path | str) -> str:
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/files.ipynb #a473234f
+# %% ../nbs/files.ipynb #3716869f
 def write_beside(path: Path, text: str, durable: bool = True) -> None:
     """Write `text` beside `path`, then rename: nobody ever reads half a file.
 
@@ -33,6 +33,8 @@ def write_beside(path: Path, text: str, durable: bool = True) -> None:
                 f.flush()
                 os.fsync(f.fileno())
         os.replace(beside, path)
+    except OSError as e:   # a full disk does not say which file it has no room for
+        raise OSError(e.errno, e.strerror, str(path)) from None
     finally:
         beside.unlink(missing_ok=True)
 

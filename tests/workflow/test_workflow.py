@@ -375,11 +375,13 @@ def test_a_full_disk_is_said_and_nothing_half_written_is_taken_for_done(project)
         stat -c "%n %s" data/interim/*
     """)
     assert "Traceback" not in said and said.count("No space left on device") >= 2, said
+    assert re.search(r"^No space left on device: ", said, re.M), said
     first, rest = said.split("1 with one output and a half\n")
     second, third = re.split(r"^[12] with no room for records\n", rest, flags=re.M)
-    assert "1 succeeded, 1 failed" in first, said
+    assert "1 failed, 1 succeeded" in first or "1 succeeded, 1 failed" in first, said
     assert re.findall(r"^left: (.*)", second, re.M) in ([f"data/interim/{n}.txt 4000000"] for n in (1, 2)), "what is not whole is gone"
-    assert "1 up to date, 1 to run" in second and "1 up to date, 1 succeeded" in third and "0 with room" in third, said
+    assert {"1 to run", "1 up to date"} in [set(line.split(", ")) for line in second.splitlines()], said
+    assert {"1 succeeded", "1 up to date"} in [set(line.split(", ")) for line in third.splitlines()] and "0 with room" in third, said
     assert third.count(" 4000000\n") == 2, said
 
 
