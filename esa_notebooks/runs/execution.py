@@ -6,7 +6,7 @@
 __all__ = ['kernel_environment', 'clear_left_staging', 'stage_outputs', 'publish_outputs', 'inject', 'declarations_of',
            'cells_of', 'limits_of', 'execute']
 
-# %% ../../nbs/runs/execution.ipynb #269af4d6
+# %% ../../nbs/runs/execution.ipynb #a45a1220
 import os
 import shutil
 import time
@@ -15,8 +15,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Mapping
 
-import nbformat
-import papermill
+from .quick import without_grammar
+
+with without_grammar():
+    import nbformat
+    import papermill
 
 from .code import module_digests
 from .conditions import CONDITIONS, SILENCE

@@ -31,14 +31,20 @@ _esa_seed()
 del _esa_seed
 '''
 
-# %% ../../nbs/runs/preparation.ipynb #1b6a85d9
+# %% ../../nbs/runs/preparation.ipynb #40b33364
 PREPARE = SEEDING + '''
 def _esa_prepare():
-    import threading, zmq
+    import atexit, threading, zmq
     shell = get_ipython()
     channel = shell.kernel.iopub_thread
     channel.schedule(lambda: channel.socket.setsockopt(zmq.XPUB_NODROP, 1))
     shell.esa_threads = set(threading.enumerate())
+    control = getattr(shell.kernel, "control_thread", None)
+    def last_word():
+        if control is not None and control.is_alive():
+            control.stop()
+            control.join(2)
+    atexit.register(last_word)   # registered last, so called first
 _esa_prepare()
 del _esa_prepare
 '''

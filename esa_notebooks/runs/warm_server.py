@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LAST_S', 'Callbacks', 'as_in_a_kernel', 'Imported', 'load', 'Runner', 'Server', 'run', 'main']
 
-# %% ../../nbs/runs/warm_server.ipynb #a0a5ef1b
+# %% ../../nbs/runs/warm_server.ipynb #43a2d107
 import atexit
 import builtins
 import gc
@@ -33,6 +33,7 @@ from fastcore.basics import patch
 
 from . import provision, warm
 from .processes import adopt, die_with_parent, end_adopted
+from .quick import without_grammar
 from .warm import STOPS, bounds, receive, send
 
 # %% ../../nbs/runs/warm_server.ipynb #4754b647
@@ -131,12 +132,12 @@ def _noting_exits(kept: list) -> Iterator[None]:
     finally:
         atexit.register = real
 
-# %% ../../nbs/runs/warm_server.ipynb #9cb8ae3b
+# %% ../../nbs/runs/warm_server.ipynb #aa1df1d6
 def load(folder: Path) -> Imported:
     "Import what folder/state.json lists; what fails or spoils is noted there. Ends the process if its parent is gone."
     state = json.loads((folder / "state.json").read_text())
     imported = Imported()
-    with _noting_exits(imported.at_exit), as_in_a_kernel() as callbacks:
+    with _noting_exits(imported.at_exit), as_in_a_kernel() as callbacks, without_grammar():
         for name in (n for n in state["modules"] if n not in state["left_out"]):
             before, why = _traces(), ""
             try:

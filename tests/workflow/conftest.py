@@ -37,6 +37,7 @@ stages:
   experiment:
     notebook: nbs/experiment.ipynb
     for: {dataset: *datasets, detector: [mylib.forest, mylib.threshold], seed: [0, 1]}
+    except: [{dataset: b, seed: 1}]
     parameters:
       table: data/processed/{dataset}.csv
       detector: "{detector}"
@@ -181,7 +182,7 @@ def counts(run: SimpleNamespace) -> dict[str, int]:
 
 
 def small_study(root: Path) -> Project:
-    """Two data sets, two detectors, two seeds, a ranking, and a notebook that listens to a source: 12 jobs."""
+    """Two data sets, two detectors, two seeds, a ranking, and a notebook that listens to a source: 10 jobs."""
     project = Project(root)
     project.study(STUDY)
     for name, text in MODULES.items():
@@ -200,7 +201,7 @@ def small_study(root: Path) -> Project:
 
 
 PREPARES = {"prepare/a", "prepare/b"}
-EXPERIMENTS = {f"experiment/{d}-mylib.{m}-{s}" for d in "ab" for m in ("forest", "threshold") for s in (0, 1)}
+EXPERIMENTS = {f"experiment/{d}-mylib.{m}-{s}" for d in "ab" for m in ("forest", "threshold") for s in (0, 1) if (d, s) != ("b", 1)}
 ALL = PREPARES | EXPERIMENTS | {"leaderboard/all", "listen/all"}
 
 

@@ -1,5 +1,6 @@
 """Sweeps: one parameter of one stage takes many values, the rest stays as it is; interrupted, it goes on; and one leaderboard."""
 import json
+import os
 import re
 import signal
 import time
@@ -66,9 +67,10 @@ def test_an_interrupted_sweep_goes_on(tmp_path):
     while not [r for r in project.records() if r["status"] == "succeeded"]:
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)   # as a terminal does
     stopped = ended(process)
     assert stopped.code == 130 and "Traceback" not in stopped.err and project.left_over() == []
+    assert {r["status"] for r in project.records()} <= {"succeeded", "cancelled"} and "cancelled" in counts(stopped)
     done = sum(r["status"] == "succeeded" for r in project.records())
     assert 1 <= done < 4
     whole = project.run("square", "--set", "square.x=1..4", warm=True)
