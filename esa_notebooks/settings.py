@@ -143,8 +143,8 @@ def _read(path: Path) -> dict[str, tuple[str, str]]:
             found[f"{section}.{key}"] = text, where
     return found
 
-# %% ../nbs/settings.ipynb #cb3ad55a
-_RESERVED = re.compile(r"ESA_(CONDUCTED|WARM|PROJECT_ROOT|REQUIRE|RUN_ID|KERNEL|WARM|SECRET_.*)$")
+# %% ../nbs/settings.ipynb #7168a0ab
+_RESERVED = re.compile(r"ESA_(CONDUCTED|WARM|PROJECT_ROOT|REQUIRE|RUN_ID|RUN_PUBLISHES|KERNEL|SECRET_.*)$")
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -105,7 +105,7 @@ def _file(name: str, root: Path) -> Path | None:
     stem = root.joinpath(*name.split("."))
     return next((p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None)
 
-# %% ../../nbs/runs/code.ipynb #3d91b0ee
+# %% ../../nbs/runs/code.ipynb #c3583468
 @lru_cache(maxsize=4096)
 def _module(name: str, is_package: bool, source: str) -> tuple[str, tuple[str, ...]]:
     "The digest of a module and the dotted names it imports."
@@ -128,12 +128,26 @@ def closure(names: Iterator[str] | list[str], root: Path) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def _named(name: str, root: Path) -> None:
+    "Raise `NotebookError` unless `name` is a module of the project, or a class, function or value that one defines."
+    well_formed = all(part.isidentifier() for part in name.split("."))
+    if well_formed and _file(name, root) is not None:
+        return
+    module, _, member = name.rpartition(".")
+    path = _file(module, root) if well_formed and module else None
+    if path is None:
+        raise NotebookError(f"The project has no module {name!r}." + near_miss(name, project_modules(root)))
+    defined = {n for node in _tree(path.read_text(encoding="utf-8"), f"module {module}").body for n in
+               ([node.name] if hasattr(node, "name") else [t.id for t in getattr(node, "targets", ()) if hasattr(t, "id")])}
+    if member not in defined:
+        raise NotebookError(f"The module {module} defines no {member!r}." + near_miss(member, defined))
+
+
 def module_digests(notebook: Mapping[str, Any], root: Path, named: Iterable[str] = ()) -> dict[str, str]:
     """`{module: sha256}` of the project's modules that the notebook's code imports, directly or not, and of those `named` by
-    its parameters. Raises `NotebookError` for a named one that the project does not have."""
+    its parameters, as a module or as something in it. Raises `NotebookError` for a name that the project does not have."""
     for name in named:
-        if not all(part.isidentifier() for part in name.split(".")) or _file(name, root) is None:
-            raise NotebookError(f"The project has no module {name!r}." + near_miss(name, project_modules(root)))
+        _named(name, root)
     imported = [n for i, c in code_cells(notebook) for n in _imports(_tree(c["source"], f"cell {i + 1}"), "")]
     return closure([*imported, *named], root)
 

@@ -36,11 +36,13 @@ from .redaction import SHORTEST, Redactor, secret
 from .shelf import shelf_of
 from ..settings import Settings
 
-# %% ../../nbs/runs/execution.ipynb #ec36b7a6
-def kernel_environment(root: Path, run_id: str) -> dict[str, str]:
-    "The environment a kernel runs in: the caller's, with the conditions fixed and telemetry off."
+# %% ../../nbs/runs/execution.ipynb #eb58cab5
+def kernel_environment(root: Path, run_id: str, publish: bool = True) -> dict[str, str]:
+    """The environment a kernel runs in: the caller's, with the conditions fixed and telemetry off. ESA_RUN_PUBLISHES is 0 where
+    a run is only compared with an earlier one, so that nothing outside its folder, such as a tracking server, hears of it."""
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONSTARTUP", "PYTHONOPTIMIZE", "MATPLOTLIBRC")}
-    return {**kept, **CONDITIONS, **SILENCE, "ESA_PROJECT_ROOT": str(root), "ESA_RUN_ID": run_id}
+    return {**kept, **CONDITIONS, **SILENCE, "ESA_PROJECT_ROOT": str(root), "ESA_RUN_ID": run_id,
+            "ESA_RUN_PUBLISHES": str(int(publish))}
 
 # %% ../../nbs/runs/execution.ipynb #2a562662
 def clear_left_staging(folder: Path, reports: Path) -> None:
@@ -125,7 +127,7 @@ def cells_of(notebook: Mapping[str, Any]) -> list[dict[str, Any]]:
              "duration_s": s.get("duration"), "warnings": []}
             for i, (c, s) in enumerate(zip(notebook["cells"], states))]
 
-# %% ../../nbs/runs/execution.ipynb #f2bb7d04
+# %% ../../nbs/runs/execution.ipynb #4180e62a
 def limits_of(settings: Settings) -> Limits:
     "What a run may use, as the settings say."
     get = settings.get
@@ -141,7 +143,7 @@ def execute(plan: Plan, *, reports: Path | None = None, publish: bool = True, qu
     """
     outputs = outputs_of(plan.bound, plan.root, plan.settings)
     run = new_run(reports or plan.settings.path("paths.reports"), plan.stage, plan.key)
-    attempt = Attempt(limits or limits_of(plan.settings), kernel_environment(plan.root, run.name), str(plan.root))
+    attempt = Attempt(limits or limits_of(plan.settings), kernel_environment(plan.root, run.name, publish), str(plan.root))
     (notices := notices or Notices(None)).say(run_id=run.name)
     shelf = shelf_of(plan.settings)
     inputs = [i | {"made_by": shelf.maker(i["path"], i["sha256"]) if i["kind"] == "file" else None} for i in plan.inputs]

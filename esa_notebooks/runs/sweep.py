@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST', 'spread_out', 'with_value', 'swept_workflow']
 
-# %% ../../nbs/runs/sweep.ipynb #89a189bf
+# %% ../../nbs/runs/sweep.ipynb #73c2ef59
 import re
 from copy import deepcopy
 from decimal import Decimal
@@ -14,7 +14,7 @@ from typing import Any, Iterable, Mapping
 
 from .parameters import Parameter, ParameterError, from_text
 from .planning import Desk
-from .workflow import WorkflowError
+from .workflow import WorkflowError, gathered
 from ..settings import near_miss
 
 # %% ../../nbs/runs/sweep.ipynb #14201b6a
@@ -99,7 +99,7 @@ def _redirect(reads: dict[str, Any], before: str, after: str, desk: Desk) -> boo
                 reads.setdefault("parameters", {})[p.name] = after if t == before else [after if e == before else e for e in t]
     return found
 
-# %% ../../nbs/runs/sweep.ipynb #42eb19ef
+# %% ../../nbs/runs/sweep.ipynb #7ae867d4
 def swept_workflow(spec: Mapping[str, Any], sets: Iterable[str], desk: Desk) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     "The workflow with every `stage.parameter=values` of `sets` applied, and `{parameter: values}`. Raises `WorkflowError`."
     spec, swept, widened = deepcopy(dict(spec)), {}, set()
@@ -112,6 +112,6 @@ def swept_workflow(spec: Mapping[str, Any], sets: Iterable[str], desk: Desk) -> 
         swept[parameter.name] = values
         widened |= {s for s in before if before[s] != spec["stages"][s]}
     gathers = {s for s, asks in spec["stages"].items() for t in asks.get("parameters", {}).values()
-               if isinstance(t, dict) and t["every"].split(".")[0] in widened}
+               if any(asked.split(".")[0] in widened for asked in gathered(t))}
     spec["stages"] = {s: asks for s, asks in spec["stages"].items() if s not in gathers}
     return spec, swept
