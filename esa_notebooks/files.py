@@ -19,16 +19,16 @@ def sha256(path: Path | str) -> str:
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/files.ipynb #3716869f
-def write_beside(path: Path, text: str, durable: bool = True) -> None:
-    """Write `text` beside `path`, then rename: nobody ever reads half a file.
+# %% ../nbs/files.ipynb #7260d002
+def write_beside(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Write `content` (a text in UTF-8) beside `path`, then rename: nobody ever reads half a file.
 
     With `durable`, it is on the disk before it is renamed, so that a loss of power cannot take it away again.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(beside, "w", encoding="utf-8") as f:
-            f.write(text)
+        with open(beside, "wb") as f:
+            f.write(content.encode() if isinstance(content, str) else content)
             if durable:
                 f.flush()
                 os.fsync(f.fileno())

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Interval', 'wilson', 'autocorrelation', 'effective_sample_size', 'block_length', 'bootstrap_interval', 'share',
-           'Paired', 'paired', 'holm']
+           'Paired', 'paired', 'holm', 'Resampled', 'corrected_resampled', 'cluster_weights', 'Friedman', 'friedman',
+           'critical_difference', 'alike']
 
-# %% ../nbs/stats.ipynb #15df37c3
+# %% ../nbs/stats.ipynb #dc173b38
 import math
-from typing import Callable, NamedTuple
+from typing import Callable, Iterator, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -180,3 +181,93 @@ def holm(p: list[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
         adjusted[i] = highest
     return adjusted
+
+# %% ../nbs/stats.ipynb #9e5cfb5a
+class Resampled(NamedTuple):
+    "Mean difference over re-splits, its interval and two-sided p-value; both None where the differences do not vary."
+    mean: float
+    interval: Interval | None
+    p: float | None
+
+
+def corrected_resampled(differences: np.ndarray, test_share: float, level: float = 0.95) -> Resampled:
+    """The corrected resampled t test for `differences` of two methods, shape (n,), one for each random split of the
+    same rows, of which `test_share` were test rows (Nadeau & Bengio 2003, doi:10.1023/A:1024068626366).
+
+    Raises ValueError for fewer than two differences, values that are not finite, or a share outside 0 to 1.
+    """
+    d = _series(differences)
+    _check_level(level)
+    if not 0 < test_share < 1:
+        raise ValueError(f"The share of test rows is between 0 and 1, such as 0.25; got {test_share}.")
+    n, mean, spread = len(d), float(d.mean()), float(d.std(ddof=1))
+    if spread <= 1e-12 * np.abs(d).max():   # no spread but that of rounding
+        return Resampled(mean, None, None)
+    error = spread * math.sqrt(1 / n + test_share / (1 - test_share))
+    half = float(special.stdtrit(n - 1, 0.5 + level / 2)) * error
+    return Resampled(mean, Interval(mean - half, mean + half), float(2 * special.stdtr(n - 1, -abs(mean) / error)))
+
+# %% ../nbs/stats.ipynb #9b36b650
+def cluster_weights(clusters: np.ndarray, n_resamples: int = 1000, seed: int = 0) -> Iterator[np.ndarray]:
+    """Weights of the bootstrap that draws whole clusters, in batches of shape (resamples, n) of about four million.
+
+    `clusters`, shape (n,), names the cluster of every row. As many clusters are drawn as there are, with replacement
+    (Davison & Hinkley 1997, section 3.8). The same `seed` gives the same weights. Raises ValueError for fewer than two
+    clusters.
+    """
+    names, member = np.unique(np.asarray(clusters), return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"A bootstrap over clusters needs two of them or more; got {len(names)}.")
+    rng, per_batch, share = (
+        np.random.default_rng(seed),
+        max(1, 4_000_000 // len(member)),
+        np.ones(len(names)) / len(names),
+    )
+    for done in range(0, n_resamples, per_batch):
+        drawn = rng.multinomial(len(names), share, min(per_batch, n_resamples - done))
+        yield drawn[:, member].astype(float)
+
+# %% ../nbs/stats.ipynb #4fc51f87
+class Friedman(NamedTuple):
+    "Mean rank of each method (1 is best), shape (k,), Friedman's statistic and its p-value."
+    ranks: np.ndarray
+    statistic: float
+    p: float
+
+
+def friedman(values: np.ndarray) -> Friedman:
+    """Mean ranks and Friedman's test for `values` of shape (n data sets, k methods); higher is better.
+
+    Equal values share their mean rank. Friedman 1937 (doi:10.1080/01621459.1937.10503522) with the correction for ties.
+    Raises ValueError for fewer than two data sets or three methods, values that are not finite, or ties throughout.
+    """
+    from scipy import stats   # a second, which most users of this module need not wait
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 3 or not np.isfinite(values).all():
+        raise ValueError("Ranks are compared over a finite table of two data sets or more and three methods or more; "
+                         f"got shape {values.shape}.")
+    if not np.ptp(values, axis=1).any():
+        raise ValueError("All methods are equal on every data set; there is nothing to rank.")
+    statistic, p = stats.friedmanchisquare(*values.T)
+    return Friedman(stats.rankdata(-values, axis=1).mean(axis=0), float(statistic), float(p))
+
+# %% ../nbs/stats.ipynb #04434529
+def critical_difference(methods: int, datasets: int, level: float = 0.95) -> float:
+    """How far apart two mean ranks must be (Nemenyi 1963; Demšar 2006, jmlr.org/papers/v7/demsar06a.html, section 3.2).
+
+    Raises ValueError for fewer than two methods or data sets.
+    """
+    from scipy import stats
+    _check_level(level)
+    if methods < 2 or datasets < 2:
+        raise ValueError(f"{methods} methods on {datasets} data sets cannot be ranked; two of each are needed.")
+    studentised = float(stats.studentized_range.ppf(level, methods, np.inf)) / math.sqrt(2)
+    return studentised * math.sqrt(methods * (methods + 1) / (6 * datasets))
+
+
+def alike(ranks: np.ndarray, difference: float) -> list[tuple[int, int]]:
+    """The longest runs of methods, in order of their mean ranks, that lie within `difference` of each other: first and
+    last position of each run in `numpy.argsort(ranks, kind="stable")`, where a run has two methods or more."""
+    ordered = np.sort(ranks)
+    last = np.searchsorted(ordered, ordered + difference, side="right") - 1
+    return [(i, int(j)) for i, j in enumerate(last) if j > i and (i == 0 or j > last[i - 1])]

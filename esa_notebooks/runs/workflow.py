@@ -181,7 +181,7 @@ def _job_name(chosen: Mapping[str, Any]) -> str:
     "The name of a job within its stage: its values, made fit for a file name."
     return "-".join(re.sub(r"[^A-Za-z0-9._=]+", "-", str(v)).strip("-.") or "_" for v in chosen.values()) or "all"
 
-# %% ../../nbs/runs/workflow.ipynb #f90868b5
+# %% ../../nbs/runs/workflow.ipynb #a3d7efde
 def gathered(template: Any) -> list[str]:
     "The `stage.parameter` that a parameter gathers; none where it gathers nothing."
     asked = template.get("every", ()) if isinstance(template, dict) else ()
@@ -194,6 +194,8 @@ def _one(stage: str, spec: Mapping[str, Any], chosen: dict[str, Any], desk: Desk
     for name, template in spec.get("parameters", {}).items():
         if isinstance(template, dict):
             given[name] = sorted(path for asked in gathered(template) for path in others(stage, *asked.split("."), chosen))
+            if not given[name]:
+                raise WorkflowError(f"{where}: no job of {' or '.join(gathered(template))} agrees with {dict(chosen)}.")
         else:
             given[name] = filled(template, chosen, where)
     try:
@@ -211,7 +213,7 @@ def _one(stage: str, spec: Mapping[str, Any], chosen: dict[str, Any], desk: Desk
                {n: Path(p).as_posix() for n, p in of_kind(bound, "OutputFile")},
                tuple(s for _, s in of_kind(bound, "DataSource")))
 
-# %% ../../nbs/runs/workflow.ipynb #5f3f5383
+# %% ../../nbs/runs/workflow.ipynb #7b45fbf1
 def unfold(spec: Mapping[str, Any], desk: Desk) -> dict[str, Job]:
     "`{id: Job}` of a workflow, each after those it stands on. Raises `WorkflowError`."
     done: dict[str, list[Job]] = {}
@@ -224,8 +226,6 @@ def unfold(spec: Mapping[str, Any], desk: Desk) -> dict[str, Job]:
         if any(parameter not in j.writes for j in agreeing):
             raise WorkflowError(f"stage {asking}: stage {stage} writes no `{parameter}`."
                                 + near_miss(parameter, agreeing[0].writes))
-        if not agreeing:
-            raise WorkflowError(f"stage {asking}: no job of stage {stage} agrees with {dict(chosen)}.")
         return [j.writes[parameter] for j in agreeing]
 
     def jobs_of(stage: str) -> list[Job]:
