@@ -155,7 +155,7 @@ def note_not_obtained(study: Study) -> bool:
     write_beside(path, json.dumps([*stays, *missing], indent=1, ensure_ascii=False) + "\n")
     return True
 
-# %% ../nbs/study.ipynb #2bdbded0
+# %% ../nbs/study.ipynb #4e0d85e1
 def _seen(study: Study) -> list[Any]:
     "The jobs as the view needs them: with what earlier runs say about how long those to run will take."
     from esa_notebooks.runs.forecast import Durations
@@ -175,8 +175,9 @@ def _warm(study: Study, warm: bool) -> Any:
     if not warm or len(study.todo) < 3:
         return nullcontext({})
     from esa_notebooks.runs.warm import third_party, warm_runner
-    notebooks = {study.desk.find(study.jobs[n].notebook) for n in study.todo}
-    return warm_runner(study.settings.root, third_party(notebooks, study.settings.root))
+    jobs = [study.jobs[n] for n in study.todo]
+    named = {module for job in jobs for module in job.modules}
+    return warm_runner(study.settings.root, third_party({study.desk.find(j.notebook) for j in jobs}, study.settings.root, named))
 
 # %% ../nbs/study.ipynb #e4f97119
 def _conducted(study: Study, cores: int, warm: bool) -> dict[str, str]:

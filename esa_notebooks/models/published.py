@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..settings import project_root
 
-# %% ../../nbs/models/published.ipynb #424e73f9
+# %% ../../nbs/models/published.ipynb #5589b442
 CITATION = ("B. Ruszczak, K. Kotowski, D. Evans, J. Nalepa: The OPS-SAT benchmark for detecting anomalies in satellite "
             "telemetry. Scientific Data 12, 2025. doi:10.1038/s41597-025-05035-3")
 SEED = 2137   # of the published runs
@@ -20,10 +20,9 @@ METRICS = ("accuracy", "precision", "recall", "f1", "mcc", "auc_pr", "auc_roc")
 _HERE = Path(__file__).parent if "__file__" in globals() else Path(project_root(), "esa_notebooks/models")
 
 
-def published(group: str | None = None) -> pd.DataFrame:
+def published(path: Path | str = _HERE / "assets" / "published_opssat.csv") -> pd.DataFrame:
     """The published table by detector: `group` ("supervised" or "unsupervised"), the seven METRICS and `source`.
 
-    With `group`, those rows only. All metrics are pure numbers to three decimals.
+    `path` lets a run declare the file as its input. All metrics are pure numbers to three decimals.
     """
-    table = pd.read_csv(_HERE / "assets" / "published_opssat.csv", index_col="detector").assign(source=CITATION)
-    return table if group is None else table[table["group"] == group]
+    return pd.read_csv(path, index_col="detector").assign(source=CITATION)

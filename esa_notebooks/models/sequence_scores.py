@@ -19,7 +19,7 @@ from .evaluation.metrics import EvaluationError
 from .sequences import Detection
 from ..stats import cluster_weights
 
-# %% ../../nbs/models/sequence_scores.ipynb #a995dcdd
+# %% ../../nbs/models/sequence_scores.ipynb #c348fd33
 DEFINITIONS = ("Telemanom", "events", "samples", "ranges", "affiliation")
 FIGURES = ("precision", "recall", "f05")
 
@@ -37,15 +37,15 @@ def tallies(detections: Sequence[Detection]) -> np.ndarray:
 
 
 def ratios(sums: np.ndarray) -> np.ndarray:
-    """Precision, recall and F0.5, shape (…, 3), of sums (…, 4). Without an anomaly recall and F0.5 are NaN; without an
-    alarm precision is NaN and F0.5 is 0, as in `events.f_score`."""
+    """Precision, recall and F0.5, shape (…, 3), of sums (…, 4). Without an anomaly recall and F0.5 are NaN; without
+    an alarm precision is NaN and F0.5 is 0, as in `events.f_score`."""
     with np.errstate(invalid="ignore", divide="ignore"):
         precision, recall = sums[..., 0] / sums[..., 1], sums[..., 2] / sums[..., 3]
         f = 1.25 * precision * recall / (0.25 * precision + recall)
     nothing = (sums[..., 0] == 0) | (sums[..., 2] == 0)
     return np.stack([precision, recall, np.where(np.isnan(recall), np.nan, np.where(nothing, 0.0, f))], axis=-1)
 
-# %% ../../nbs/models/sequence_scores.ipynb #dd73e456
+# %% ../../nbs/models/sequence_scores.ipynb #fedede7d
 FEWEST = 5  # channels for an interval
 
 
@@ -53,8 +53,9 @@ def with_intervals(by_seed: Sequence[Sequence[Detection]], n_resamples: int = 10
     """Precision, recall and F0.5 by each of `DEFINITIONS`, indexed by definition: the mean over seeds, and the 95 %
     percentile interval as `…_low` and `…_high` from resamples of whole channels and of seeds.
 
-    Intervals are missing for fewer than `FEWEST` channels, and where a figure is undefined on more than one resample in
-    twenty. Raises `EvaluationError` for no seed, no channel, or other channels in another seed.
+    Intervals are missing for fewer than `FEWEST` channels, where all resamples agree, and where a figure is undefined
+    on more than one resample in twenty. Raises `EvaluationError` for no seed, no channel, or other channels in another
+    seed.
     """
     if len({tuple(d.name for d in one) for one in by_seed}) != 1:
         raise EvaluationError("The seeds tell of different channels, or there is none.")
@@ -69,7 +70,7 @@ def with_intervals(by_seed: Sequence[Sequence[Detection]], n_resamples: int = 10
         means = np.take_along_axis(drawn, np.broadcast_to(chosen, drawn.shape), axis=1).mean(axis=1)
         known = np.isnan(means).mean(axis=0) <= UNDEFINED_LIMIT
         low, high = np.nanpercentile(np.where(known, means, 0.0), [2.5, 97.5], axis=0)
-        low, high = (np.where(known & ~np.isnan(value), bound, np.nan) for bound in (low, high))
+        low, high = (np.where(known & (low < high), bound, np.nan) for bound in (low, high))
     told = {}
     for i, name in enumerate(FIGURES):
         told |= {name: value[:, i], f"{name}_low": low[:, i], f"{name}_high": high[:, i]}
@@ -87,7 +88,7 @@ def shown(told: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"definition": told.index} | {
         title: [cell(row, name) for _, row in told.iterrows()] for name, title in named.items()})
 
-# %% ../../nbs/models/sequence_scores.ipynb #0b81fa78
+# %% ../../nbs/models/sequence_scores.ipynb #7a739923
 def by_family(detections: Sequence[Detection]) -> pd.DataFrame:
     """One row per family, and one for all: channels, anomalies, found, alarms that touch none (false), and precision,
     recall and F0.5 by Telemanom's definition."""
@@ -99,8 +100,8 @@ def by_family(detections: Sequence[Detection]) -> pd.DataFrame:
         found, missed, false = (sum(getattr(c, name) for c in counts) for name in ("found", "missed", "false"))
         precision = found / (found + false) if found + false else None
         recall = found / (found + missed) if found + missed else None
-        rows.append({"family": family, "channels": len(chosen), "anomalies": found + missed, "found": found, "false": false,
-                     "precision": precision, "recall": recall, "f05": f_score(precision, recall, 0.5)})
+        rows.append({"family": family, "channels": len(chosen), "anomalies": found + missed, "found": found,
+                     "false": false, "precision": precision, "recall": recall, "f05": f_score(precision, recall, 0.5)})
     return pd.DataFrame(rows).astype({c: float for c in FIGURES})
 
 # %% ../../nbs/models/sequence_scores.ipynb #a8c7bbbd
@@ -130,39 +131,44 @@ def examples(detections: Sequence[Detection]) -> list[Example]:
             made.append(Example(kind, *max(many, key=lambda one: one[0])[1:]))
     return made
 
-# %% ../../nbs/models/sequence_scores.ipynb #48080806
-def sequences_answer(detections: Sequence[Detection], told: pd.DataFrame, method: str, title: str, seeds: int = 1) -> str:
+# %% ../../nbs/models/sequence_scores.ipynb #84028add
+def sequences_answer(
+    detections: Sequence[Detection], told: pd.DataFrame, method: str, title: str, seeds: int = 1
+) -> str:
     "The answer to the question of `nbs/pipeline/events.ipynb`; counts are those of the first seed."
-    whole = by_family(detections).iloc[-1]
+    whole, by = by_family(detections).iloc[-1], told.loc["Telemanom"]
     if not whole.anomalies:
         return (f"No anomaly is labelled in the test part of {whole.channels} channels of {title}; the {method} raises "
                 f"{whole['false']} alarms there, all of them false.")
-    by = told.loc["Telemanom"]
-    wrong = "no alarm at all" if pd.isna(by.precision) else f"{whole['false']} alarms that touch none (precision {by.precision:.2f})"
-    text = (f"The {method} finds {whole.found} of {whole.anomalies} anomalous sequences in {whole.channels} channels of {title} "
-            f"(recall {by.recall:.2f}), with {wrong}, counted as Telemanom's authors count. ")
-    text += f"Of the anomalous samples, alarms mark {told.recall['samples']:.0%}."
-    return text + (f" Counts are those of the first of {seeds} seeds; figures are means." if seeds > 1 else "")
+    false = f"{whole['false']} alarms that touch none (precision {by.precision:.2f})"
+    return (
+        f"Counted as Telemanom's authors count, the {method} finds {whole.found} of {whole.anomalies} anomalous sequences "
+        f"in {whole.channels} channels of {title} (recall {by.recall:.2f}), with "
+        f"{'no alarm at all' if pd.isna(by.precision) else false}. "
+        f"Of the anomalous samples, alarms mark {told.recall['samples']:.0%}."
+        + (f" Counts are those of the first of {seeds} seeds; figures are means." if seeds > 1 else "")
+    )
 
 
-COUNTED = """**Telemanom's definition**, in words (Hundman and others 2018, doi:10.1145/3219819.3219845, section 4.1): a labelled sequence
-that any alarm overlaps, by one sample or by all, is one true positive, however many alarms overlap it. A labelled sequence that
-no alarm overlaps is a false negative. An alarm that overlaps no labelled sequence is a false positive. Precision therefore
-has sequences above the line, and sequences and alarms together below it. F0.5 holds a false alarm to be worse than a miss.
+COUNTED = """**Telemanom's definition**, in words (Hundman and others 2018, doi:10.1145/3219819.3219845, section
+4.1): a labelled sequence that any alarm overlaps, by one sample or by all, is one true positive, however many alarms
+overlap it. A labelled sequence that no alarm overlaps is a false negative. An alarm that overlaps no labelled sequence
+is a false positive. Precision therefore has sequences above the line, and sequences and alarms together below it. F0.5
+holds a false alarm to be worse than a miss.
 
-The other four: *events* counts alarms in precision, so that three alarms in one anomaly are three right ones; *samples* counts
-samples; *ranges* gives an anomaly the share that was covered, less if in pieces; *affiliation* judges how near alarms lie,
-where one half is what alarms at random get. Points are never adjusted."""
+The other four: *events* counts alarms in precision, so that three alarms in one anomaly are three right ones;
+*samples* counts samples; *ranges* gives an anomaly the share that was covered, less if in pieces; *affiliation* judges
+how near alarms lie, where one half is what alarms at random get. Points are never adjusted."""
 
-# %% ../../nbs/models/sequence_scores.ipynb #f59a13a5
+# %% ../../nbs/models/sequence_scores.ipynb #74e68032
 def beside_the_paper(dataset: str) -> str:
     "Why the paper's figures are another measurement, for SMAP; nothing for other data."
     if dataset != "smap":
         return ""
     return (
         "The paper reports a precision of .875 and a recall of .80 (with pruning at p = 0.13). That is not the same "
-        "measurement, and no difference to the figures here says which method is better: the paper counts SMAP and the channels "
-        "of the Curiosity rover (MSL) together, and MSL is not in this table; it predicts with a recurrent network for each "
-        "channel, which is not trained here; and its constants were chosen by authors who knew these channels, which helps "
-        "their figures and ours alike."
+        "measurement, and no difference to the figures here says which method is better: the paper counts SMAP and "
+        "the channels of the Curiosity rover (MSL) together, and MSL is not in this table; it predicts with a "
+        "recurrent network for each channel, which is not trained here; and its constants were chosen by authors who "
+        "knew these channels, which helps their figures and ours alike."
     )

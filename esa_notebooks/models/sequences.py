@@ -29,10 +29,10 @@ from .networks.training import Recipe
 from .networks.windows import Scale, Series, Windows, cut, filled, lay_back, series_of
 from ..settings import near_miss
 
-# %% ../../nbs/models/sequences.ipynb #b0e5ed93
+# %% ../../nbs/models/sequences.ipynb #4e5f57b8
 class Recording(NamedTuple):
-    """One channel `name` of a `family` (its letter, or its subsystem): `train` (n, 1 + c) and `test` (m, 1 + c) with the
-    reading in column 0; their labels `train_odd` (n,) and `odd` (m,), bool; and the share of readings that were
+    """One channel `name` of a `family` (its letter, or its subsystem): `train` (n, 1 + c) and `test` (m, 1 + c) with
+    the reading in column 0; their labels `train_odd` (n,) and `odd` (m,), bool; and the share of readings that were
     missing and `filled`."""
 
     name: str
@@ -52,11 +52,12 @@ def _in_time(values: np.ndarray, odd: np.ndarray) -> tuple[np.ndarray, ...]:
     at = int(TRAINED * len(values))
     return values[:at], odd[:at], values[at:], odd[at:]
 
-# %% ../../nbs/models/sequences.ipynb #88648a3f
+# %% ../../nbs/models/sequences.ipynb #15ea0297
 def _long(df: pd.DataFrame, meta: Meta) -> list[Recording]:
     if meta.one("segment"):
         raise EvaluationError(
-            f"`{meta.dataset}` is cut into segments that are labelled as a whole; nbs/pipeline/experiment.ipynb is for those."
+            f"`{meta.dataset}` is cut into segments that are labelled as a whole; "
+            "nbs/pipeline/experiment.ipynb is for those."
         )
     commands = int(df["commands"].max()).bit_length() if "commands" in df else 0
     parts: dict[str, dict[str, Series]] = {}
@@ -73,17 +74,18 @@ def _long(df: pd.DataFrame, meta: Meta) -> list[Recording]:
             if "" in by
             else (train.values, train.label == 1, by["test"].values, by["test"].label == 1)
         )
-        share = float(np.average([s.filled for s in by.values()], weights=[len(s.values) for s in by.values()]))
-        made.append(Recording(name, re.match(r"[^\W\d_]*", name)[0] or name, *both, share))
+        # a column of commands is never missing, so all that was filled are readings
+        lacking = sum(s.filled * s.values.size for s in by.values()) / sum(len(s.values) for s in by.values())
+        made.append(Recording(name, re.match(r"[^\W\d_]*", name)[0] or name, *both, lacking))
     return made
 
-# %% ../../nbs/models/sequences.ipynb #6bbdbf76
+# %% ../../nbs/models/sequences.ipynb #d6ba757b
 def _wide(df: pd.DataFrame, meta: Meta) -> list[Recording]:
     events = event_table(meta)
     if not {"start", "end", "channels"} <= set(events.columns) or meta.one("time") is None:
         raise EvaluationError(
-            f"The labels of `{meta.dataset}` say when, but not in which channels; describe its anomalies as events with "
-            "channels, start and end."
+            f"The labels of `{meta.dataset}` say when, but not in which channels; describe its anomalies as events "
+            "with channels, start and end."
         )
     names, time = meta.names("channel"), df[meta.one("time")]
     context = [n for n in meta.names("context") if pd.api.types.is_numeric_dtype(df[n])]
@@ -97,15 +99,17 @@ def _wide(df: pd.DataFrame, meta: Meta) -> list[Recording]:
         made.append(Recording(name, meta[name].group or name, *_in_time(own, odd), float(df[name].isna().mean())))
     return made
 
-# %% ../../nbs/models/sequences.ipynb #98b5f362
+# %% ../../nbs/models/sequences.ipynb #da42b041
 def _scaled(many: list[Recording]) -> list[Recording]:
-    if all(np.abs(r.train[~r.train_odd, 0]).max(initial=0) <= 1 for r in many):
+    if 0.5 <= max((float(np.abs(r.train[~r.train_odd, 0]).max(initial=0)) for r in many), default=0.0) <= 1:
         return many
     made = []
     for r in many:
         nominal = r.train[~r.train_odd, 0].astype(float)
         if not len(nominal):
-            raise EvaluationError(f"Channel {r.name} has no nominal training sample, which would tell its scale; leave it out.")
+            raise EvaluationError(
+                f"Channel {r.name} has no nominal training sample, which would tell its scale; leave it out."
+            )
         low, width = nominal.min(), np.ptp(nominal)
         train, test = (part.copy() for part in (r.train, r.test))
         for part in (train, test):
@@ -113,7 +117,7 @@ def _scaled(many: list[Recording]) -> list[Recording]:
         made.append(r._replace(train=train, test=test))
     return made
 
-# %% ../../nbs/models/sequences.ipynb #66354cc0
+# %% ../../nbs/models/sequences.ipynb #0087cd3d
 def recordings(df: pd.DataFrame, meta: Meta) -> list[Recording]:
     """Every channel of a prepared table of raw samples as a `Recording`, in the order of the table.
 
@@ -132,8 +136,8 @@ def divided(meta: Meta) -> str:
     if meta.one("split"):
         return "Training and test part of each channel are the publisher's."
     return (
-        f"The table has no split of its own: the first {TRAINED:.0%} in time may be learned from, of which only nominal "
-        "stretches where a method takes no labels, and the rest is the test part."
+        f"The table has no split of its own: the first {TRAINED:.0%} in time may be learned from, of which only "
+        "nominal stretches where a method takes no labels, and the rest is the test part."
     )
 
 # %% ../../nbs/models/sequences.ipynb #1dbd4e61
@@ -183,15 +187,20 @@ def in_force(detection: Detection, rules: Rules = Rules()) -> np.ndarray:
         limit[detection.offset + new:detection.offset + end] = max(threshold(smooth[first:end], rules), rules.smallest)
     return limit
 
-# %% ../../nbs/models/sequences.ipynb #f72c1cbd
+# %% ../../nbs/models/sequences.ipynb #30da71db
 def nominal_stretches(r: Recording, least: int) -> list[np.ndarray]:
-    "The runs of at least `least` nominal training samples, each (n, 1 + c). Raises `EvaluationError` for none."
-    runs = [r.train[a:b] for a, b in events_of(~r.train_odd) if b - a >= least]
+    "The runs of at least `least` nominal training samples, each (n, 1 + c)."
+    return [r.train[a:b] for a, b in events_of(~r.train_odd) if b - a >= least]
+
+
+def _own_stretches(r: Recording, least: int) -> list[np.ndarray]:
+    "`nominal_stretches`, of which there must be one. Raises `EvaluationError`."
+    runs = nominal_stretches(r, least)
     if not runs:
         raise EvaluationError(
-            f"Channel {r.name} was never seen in training for {least} nominal samples on end ({len(r.train)} training samples, "
-            f"{int(r.train_odd.sum())} of them anomalous). Leave it out, or use a method with one network for all channels."
-            if least > 1 else f"Channel {r.name} has no nominal training sample."
+            f"Channel {r.name} was never seen in training for {least} nominal samples on end ({len(r.train)} training "
+            f"samples, {int(r.train_odd.sum())} of them anomalous). Leave it out, or use a method with one network for "
+            "all channels."
         )
     return runs
 
@@ -202,7 +211,7 @@ WINDOW = 250  # readings before the one that is predicted, as in the paper
 def _linear(many: Sequence[Recording], seed: int, rules: Rules) -> Iterator[Detection]:
     "A ridge regression for each channel; a channel never seen in training is refused."
     for r in many:
-        learned = [lagged(run[:, 0], run[:, 1:], WINDOW) for run in nominal_stretches(r, WINDOW + 2)]
+        learned = [lagged(run[:, 0], run[:, 1:], WINDOW) for run in _own_stretches(r, WINDOW + 2)]
         try:
             inputs, target = lagged(r.test[:, 0], r.test[:, 1:], WINDOW)
         except EvaluationError as e:
@@ -212,7 +221,7 @@ def _linear(many: Sequence[Recording], seed: int, rules: Rules) -> Iterator[Dete
             errors = np.abs(Ridge(alpha=1.0).fit(X, y).predict(inputs) - target)
         yield _by_errors(r, errors, WINDOW, rules)
 
-# %% ../../nbs/models/sequences.ipynb #24c2cab1
+# %% ../../nbs/models/sequences.ipynb #1886bfbb
 @contextmanager
 def _one_thread() -> Iterator[None]:
     "Sums over several threads may be rounded in another order."
@@ -229,7 +238,8 @@ class _Ready:
     "Readings of all channels in deviations from their mean over nominal training samples, as series for a network."
 
     def __init__(self, many: Sequence[Recording]):
-        self.scale = Scale.of([Series(r.name, r.train[~r.train_odd, :1], r.odd[:0]) for r in many if (~r.train_odd).any()])
+        nominal = [(r.name, r.train[~r.train_odd, :1]) for r in many if not r.train_odd.all()]
+        self.scale = Scale.of([Series(name, values, np.zeros(len(values), int)) for name, values in nominal])
 
     def deviation(self, r: Recording) -> float:
         return float(self.scale.known.get(r.name, self.scale.known["*"])[1][0])
@@ -245,23 +255,18 @@ def _long_enough(many: Sequence[Recording], least: int) -> None:
         if len(r.test) < least:
             raise EvaluationError(f"Channel {r.name}: {len(r.test)} test samples are too few; {least} are needed.")
 
-# %% ../../nbs/models/sequences.ipynb #b97a0d67
+# %% ../../nbs/models/sequences.ipynb #49fa3d86
 def _forecast(many: Sequence[Recording], seed: int, rules: Rules) -> Iterator[Detection]:
     "One `Forecaster` for all channels. The first samples, which it sees with too little past, are not scored."
     ready, model = _Ready(many), Forecaster(seed=seed)
     reach = sum((model.options["kernel"] - 1) * 2**i for i in range(model.options["depth"]))
     _long_enough(many, reach + rules.step)
-    model.fit([ready(r, run) for r in many for run in _runs(r, 2 * reach)])
+    model.fit([ready(r, run) for r in many for run in nominal_stretches(r, 2 * reach)])
     for r in many:
         errors = model.errors(ready(r, r.test))[reach:] * ready.deviation(r)
         yield _by_errors(r, errors, reach, rules)
 
-
-def _runs(r: Recording, least: int) -> list[np.ndarray]:
-    "`nominal_stretches`, none for a channel without any: the network learns from the others."
-    return [r.train[a:b] for a, b in events_of(~r.train_odd) if b - a >= least]
-
-# %% ../../nbs/models/sequences.ipynb #10ca9efa
+# %% ../../nbs/models/sequences.ipynb #c5cfb8b1
 LENGTH = 64  # samples in a window
 
 
@@ -274,7 +279,7 @@ def _autoencoder(many: Sequence[Recording], seed: int, rules: Rules) -> Iterator
     "One `Autoencoder` of readings for all channels; the error of a sample is the root of its mean squared error."
     _long_enough(many, max(LENGTH, rules.step))
     ready = _Ready(many)
-    learned = cut([ready(r, run[:, :1]) for r in many for run in _runs(r, LENGTH)], LENGTH, LENGTH // 2)
+    learned = cut([ready(r, run[:, :1]) for r in many for run in nominal_stretches(r, LENGTH)], LENGTH, LENGTH // 2)
     model = Autoencoder(seed=seed, recipe=Recipe(epochs=40, patience=6, batch=64, learning_rate=2e-3))
     model.fit(learned.X, groups=_grouped(learned))
     for r in many:
@@ -282,12 +287,13 @@ def _autoencoder(many: Sequence[Recording], seed: int, rules: Rules) -> Iterator
         errors = np.sqrt(lay_back(model.errors(asked.X), asked.start, LENGTH, len(r.test))) * ready.deviation(r)
         yield _by_errors(r, errors, 0, rules)
 
-# %% ../../nbs/models/sequences.ipynb #f30fe63a
+# %% ../../nbs/models/sequences.ipynb #271334b0
 def _convolution(many: Sequence[Recording], seed: int, rules: Rules) -> Iterator[Detection]:
     "One `ConvolutionClassifier` for all channels, an alarm where the mean probability of the windows exceeds one half."
     if not any(r.train_odd.any() for r in many):
         raise EvaluationError(
-            "No training sample is labelled anomalous, and the convolution learns from labels. Use a forecast or the autoencoder."
+            "No training sample is labelled anomalous, and the convolution learns from labels. Use a forecast or the "
+            "autoencoder."
         )
     _long_enough(many, LENGTH)
     ready = _Ready(many)
@@ -299,7 +305,7 @@ def _convolution(many: Sequence[Recording], seed: int, rules: Rules) -> Iterator
         score = lay_back(model.score(asked.X), asked.start, LENGTH, len(r.test))
         yield Detection(r.name, r.family, r.test[:, 0].astype(float), events_of(r.odd), events_of(score > 0.5), score)
 
-# %% ../../nbs/models/sequences.ipynb #02b5e90c
+# %% ../../nbs/models/sequences.ipynb #0c69ed10
 _METHODS = {"linear forecast": _linear, "network forecast": _forecast, "autoencoder": _autoencoder,
             "convolution": _convolution}
 METHODS = tuple(_METHODS)
@@ -313,7 +319,8 @@ def detect(many: Sequence[Recording], method: str, seed: int = 0, rules: Rules =
     training where the method needs that, or a training part without labels for the convolution.
     """
     if method not in _METHODS:
-        raise EvaluationError(f"method: {method!r} is unknown.{near_miss(method, METHODS)} Known: {', '.join(METHODS)}.")
+        known = ", ".join(METHODS)
+        raise EvaluationError(f"method: {method!r} is unknown.{near_miss(method, METHODS)} Known: {known}.")
     if not many or not any((~r.train_odd).any() for r in many):
         raise EvaluationError("There is no training part: no channel has a nominal training sample to learn from.")
     with _one_thread():

@@ -33,7 +33,7 @@ def _uri(uri: str | None) -> str:
         uri = f"sqlite:///{settings.root / uri.removeprefix('sqlite:///')}"
     return uri
 
-# %% ../../nbs/models/tracking.ipynb #29969aef
+# %% ../../nbs/models/tracking.ipynb #55deb851
 @contextmanager
 def tracked(experiment: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str], uri: str | None = None) -> Iterator[Any]:
     """Within the block an MLflow run `name` of `experiment` is open; gives the module mlflow, or None where nothing may be left.
@@ -43,9 +43,10 @@ def tracked(experiment: str, name: str, parameters: Mapping[str, Any], tags: Map
     if not publishes():
         yield None
         return
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     import mlflow
+    from mlflow import environment_variables as patience
+    patience.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(2)
+    patience.MLFLOW_HTTP_REQUEST_TIMEOUT.set(10)   # seconds
     where = _uri(uri)
     mlflow.set_tracking_uri(where)
     try:

@@ -118,21 +118,21 @@ def _outcome(message: Mapping[str, Any] | None) -> int:
         os.kill(os.getpid(), number)
     return message["ended"]
 
-# %% ../../nbs/runs/warm.ipynb #9fe36fa0
+# %% ../../nbs/runs/warm.ipynb #c1e9e427
 NEEDED = ("numpy.random", "psutil", "papermill.engines", "papermill.clientwrap", "nbclient", "nbformat.v4",
           "ipykernel.kernelapp", "ipykernel.kernelspec", "ipykernel.zmqshell", "jupyter_client.provisioning",
           "fastcore.basics", "typer", "rich.console", "pydantic.type_adapter", "jinja2.ext", "mistune.plugins.def_list",
           "mistune.plugins.url", "pygments.styles.default")
 
 
-def third_party(notebooks: Iterable[Path | str], root: Path) -> list[str]:
+def third_party(notebooks: Iterable[Path | str], root: Path, named: Iterable[str] = ()) -> list[str]:
     """The dotted third-party names that `notebooks`, the project's modules behind them and the runner itself import.
 
-    `root` is the project's folder. Raises `NotebookError` for a notebook that cannot be read.
+    `named` are modules of the project that parameters name. `root` is the project's folder. Raises `NotebookError` for a notebook that cannot be read.
     """
     import esa_notebooks
     from esa_notebooks.runs.code import _file, _imports, _module, _tree, closure, code_cells, read_notebook
-    names = {"esa_notebooks.runs.execution", "esa_notebooks.reports.render"}
+    names = {"esa_notebooks.runs.execution", "esa_notebooks.reports.render", *named}
     for path in notebooks:
         for index, cell in code_cells(read_notebook(path)):
             names.update(_imports(_tree(cell["source"], f"{path}, cell {index + 1}"), ""))

@@ -106,7 +106,7 @@ def load_workflow(path: Path) -> dict[str, Any]:
                 raise WorkflowError(f"{path.name}: stages.{stage}.resources.{what} is {amount}, which is no amount of anything.")
     return spec
 
-# %% ../../nbs/runs/workflow.ipynb #b3bb249f
+# %% ../../nbs/runs/workflow.ipynb #bdd4cc61
 @dataclass(frozen=True)
 class Resources:
     "What a job may use: processors, resident memory in GiB, minutes."
@@ -128,6 +128,7 @@ class Job:
     reads: tuple[str, ...] = ()
     writes: dict[str, str] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
     made: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -181,7 +182,7 @@ def _job_name(chosen: Mapping[str, Any]) -> str:
     "The name of a job within its stage: its values, made fit for a file name."
     return "-".join(re.sub(r"[^A-Za-z0-9._=]+", "-", str(v)).strip("-.") or "_" for v in chosen.values()) or "all"
 
-# %% ../../nbs/runs/workflow.ipynb #a3d7efde
+# %% ../../nbs/runs/workflow.ipynb #f520a318
 def gathered(template: Any) -> list[str]:
     "The `stage.parameter` that a parameter gathers; none where it gathers nothing."
     asked = template.get("every", ()) if isinstance(template, dict) else ()
@@ -211,7 +212,7 @@ def _one(stage: str, spec: Mapping[str, Any], chosen: dict[str, Any], desk: Desk
                Resources(**spec.get("resources", {})), tuple(spec.get("databases", ())),
                tuple(Path(p).as_posix() for _, p in of_kind(bound, "InputFile")),
                {n: Path(p).as_posix() for n, p in of_kind(bound, "OutputFile")},
-               tuple(s for _, s in of_kind(bound, "DataSource")))
+               tuple(s for _, s in of_kind(bound, "DataSource")), tuple(m for _, m in of_kind(bound, "Module")))
 
 # %% ../../nbs/runs/workflow.ipynb #7b45fbf1
 def unfold(spec: Mapping[str, Any], desk: Desk) -> dict[str, Job]:

@@ -18,7 +18,18 @@ from ..evaluation.events import event_counts, overlaps
 from ..sequence_scores import Example
 from ..sequences import Detection, in_force
 
-# %% ../../../nbs/models/plots/sequences.ipynb #5805f999
+# %% ../../../nbs/models/plots/sequences.ipynb #d742bf8e
+def _natural(d: Detection) -> list:
+    "Families together, and E-2 before E-10."
+    return [d.family, *(int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", d.name))]
+
+
+def _legend() -> list:
+    return [patches.Patch(facecolor=style.ACCENT, edgecolor=style.ACCENT, label="found"),
+            patches.Patch(facecolor="none", edgecolor=ODD, label="missed"),
+            lines.Line2D([], [], ls="", marker="x", color=style.INK, ms=5, label="false alarm")]
+
+# %% ../../../nbs/models/plots/sequences.ipynb #60d39db9
 @_in_style
 def strips(detections: Sequence[Detection]):
     "Found and missed anomalies and false alarms of every channel over its test part, each channel by its own length."
@@ -29,8 +40,8 @@ def strips(detections: Sequence[Detection]):
         ax.plot([0, 1], [y, y], color=style.GRID, lw=1, zorder=0)
         for i, (a, b) in enumerate(d.truth.tolist()):
             width, known = max((b - a) / n, 0.004), i in met.first
-            ax.add_patch(patches.Rectangle((a / n, y - 0.34), width, 0.68, lw=1.2, zorder=2, edgecolor=style.ACCENT if known else ODD,
-                                           facecolor=style.ACCENT if known else "none"))
+            form = {"edgecolor": style.ACCENT, "facecolor": style.ACCENT} if known else {"edgecolor": ODD, "fill": False}
+            ax.add_patch(patches.Rectangle((a / n, y - 0.34), width, 0.68, lw=1.2, zorder=2, **form))
         false = [a / n for i, a in enumerate(d.alarms[:, 0]) if i not in met.second]
         (marks,) = ax.plot(false, [y] * len(false), "x", color=style.INK, ms=4.5, mew=1.3, zorder=3, clip_on=False)
         marks.set_in_layout(False)  # they may stand on the edge and must not push it
@@ -44,23 +55,12 @@ def strips(detections: Sequence[Detection]):
     ax.legend(handles=_legend(), loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, handlelength=1.2)
     return fig
 
-
-def _natural(d: Detection) -> list:
-    "Families together, and E-2 before E-10."
-    return [d.family, *(int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", d.name))]
-
-
-def _legend() -> list:
-    return [patches.Patch(facecolor=style.ACCENT, edgecolor=style.ACCENT, label="found"),
-            patches.Patch(facecolor="none", edgecolor=ODD, label="missed"),
-            lines.Line2D([], [], ls="", marker="x", color=style.INK, ms=5, label="false alarm")]
-
-
+# %% ../../../nbs/models/plots/sequences.ipynb #c0985c91
 def strips_alt(detections: Sequence[Detection]) -> str:
     "What `strips` shows, in words: totals, and the channels with most misses and most false alarms."
     counts = {d.name: event_counts(d.truth, d.alarms) for d in detections}
     found, missed, false = (sum(getattr(c, k) for c in counts.values()) for k in ("found", "missed", "false"))
-    text = f"{len(detections)} channels: {found} anomalies found, {missed} missed, {false} false alarms."
+    text = f"{len(detections)} channels. Anomalies: {found} found, {missed} missed. False alarms: {false}."
     for kind, total in (("missed", missed), ("false", false)):
         if total:
             worst = max(counts, key=lambda name: getattr(counts[name], kind))
@@ -68,7 +68,7 @@ def strips_alt(detections: Sequence[Detection]) -> str:
             text += f" Most {'anomalies are missed' if kind == 'missed' else 'false alarms are'} in {worst} ({most})."
     return text
 
-# %% ../../../nbs/models/plots/sequences.ipynb #23ce9f49
+# %% ../../../nbs/models/plots/sequences.ipynb #cb39464c
 def _view(e: Example) -> slice:
     around = int(np.clip(2 * (e.end - e.start), 250, 2000))
     return slice(max(0, e.start - around), min(len(e.detection.values), e.end + around))
@@ -79,7 +79,7 @@ def _shade(ax, events: np.ndarray, view: slice) -> None:
         if a < view.stop and b > view.start:
             ax.axvspan(max(a, view.start), min(b, view.stop), color=ODD, alpha=0.22, lw=0)
 
-
+# %% ../../../nbs/models/plots/sequences.ipynb #a37efa15
 @_in_style
 def evidence(shown: Sequence[Example]):
     "The reading, and the suspicion with its threshold, around each example; one row of two panels for each."
@@ -106,7 +106,7 @@ def evidence(shown: Sequence[Example]):
         ax.set_xlabel("Sample of the test part")
     return fig
 
-
+# %% ../../../nbs/models/plots/sequences.ipynb #24086ced
 def evidence_alt(shown: Sequence[Example]) -> str:
     "What `evidence` shows, in words: each event, and how its largest suspicion compares with the usual one."
     said = []
