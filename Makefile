@@ -17,7 +17,8 @@ help: ## show this help
 run: $(READY) ## set up what is missing, execute what has changed, write reports/index.html
 	@$(BIN)/esa-notebooks run
 
-run-full: run ## the study with its long campaigns (none yet: the same as run)
+run-full: run ## the study, then the whole published table, re-splits and networks (about half an hour)
+	@$(BIN)/esa-notebooks run --workflow workflow/full.yaml
 
 test: $(READY) ## lesson cells of the notebooks, then the tests
 	@$(BIN)/nbdev-test nbs --skip-folder-re '^(pipeline|tutorials)$$' --n-workers 2

@@ -83,12 +83,16 @@ def by_channel(board: Board, names: Iterable[str]) -> pd.DataFrame:
     "`evaluation.slices.by_slice` over channels for each of `names`, with a column `detector`."
     return pd.concat([by_slice(board.y, *board.said[n], board.channel).assign(detector=n) for n in names], ignore_index=True)
 
-# %% ../../nbs/models/league.ipynb #5fbffa30
-def league_answer(table: pd.DataFrame, rows: pd.DataFrame, paper: pd.DataFrame, protocol: str) -> str:
-    "The answer of a comparison: the leader with its figure, the published best, and how many published rows were met."
+# %% ../../nbs/models/league.ipynb #b2e88a43
+def league_answer(table: pd.DataFrame, against: pd.DataFrame, rows: pd.DataFrame, paper: pd.DataFrame, protocol: str) -> str:
+    """The answer of a comparison: the highest figure, who cannot be told from it by the differences in `against`, the published
+    best, and how many published rows were met."""
     first = table.iloc[0]
     figure = f"{first.auc_pr:.3f} [{first.auc_pr_low:.3f}, {first.auc_pr_high:.3f}]"
-    lead = f"{first.detector} leads {len(table)} detectors with an AUC-PR of {figure}"
+    equals = list(against.detector[~(against.high < 0)])
+    lead = f"{first.detector} has the highest AUC-PR of {len(table)} detectors, {figure}"
+    if equals:
+        lead += f", and {equals[0] if len(equals) == 1 else ', '.join(equals[:-1]) + ' and ' + equals[-1]} cannot be told from it on these rows"
     if protocol != "official":
         return f"{lead}, under the protocol {protocol}."
     told, best = counts(rows), paper.auc_pr.idxmax()

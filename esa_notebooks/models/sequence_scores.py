@@ -131,7 +131,7 @@ def examples(detections: Sequence[Detection]) -> list[Example]:
             made.append(Example(kind, *max(many, key=lambda one: one[0])[1:]))
     return made
 
-# %% ../../nbs/models/sequence_scores.ipynb #84028add
+# %% ../../nbs/models/sequence_scores.ipynb #c0da8ec0
 def sequences_answer(
     detections: Sequence[Detection], told: pd.DataFrame, method: str, title: str, seeds: int = 1
 ) -> str:
@@ -142,8 +142,8 @@ def sequences_answer(
                 f"{whole['false']} alarms there, all of them false.")
     false = f"{whole['false']} alarms that touch none (precision {by.precision:.2f})"
     return (
-        f"Counted as Telemanom's authors count, the {method} finds {whole.found} of {whole.anomalies} anomalous sequences "
-        f"in {whole.channels} channels of {title} (recall {by.recall:.2f}), with "
+        f"Counted as Telemanom's authors count, the {method} finds {whole.found} of {whole.anomalies} anomalous "
+        f"sequences in {whole.channels} channels of {title} (recall {by.recall:.2f}), with "
         f"{'no alarm at all' if pd.isna(by.precision) else false}. "
         f"Of the anomalous samples, alarms mark {told.recall['samples']:.0%}."
         + (f" Counts are those of the first of {seeds} seeds; figures are means." if seeds > 1 else "")
