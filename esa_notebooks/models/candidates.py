@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CANDIDATES', 'Candidate', 'in_folds', 'chosen']
 
-# %% ../../nbs/models/candidates.ipynb #967613eb
+# %% ../../nbs/models/candidates.ipynb #91498338
 from typing import Any, Callable, Iterable, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from .detectors.boosting import GradientBoosting
 from .detectors.champion import Champion
 from .detectors.detector import Detector
 from .detectors.trees import ExtraTrees, RandomForest
-from .experiment import Task, fitted
+from .experiment import Task, bar, fitted
 from .splits import grouped_folds
 
 # %% ../../nbs/models/candidates.ipynb #80f63e2f
@@ -45,9 +45,9 @@ CANDIDATES = (
     _champion("ratios and ranks, leaves of 3", 5, min_samples_leaf=3),
 )
 
-# %% ../../nbs/models/candidates.ipynb #25b0db4e
+# %% ../../nbs/models/candidates.ipynb #91e08a9a
 def in_folds(task: Task, candidates: Iterable[Candidate] = CANDIDATES, repeats: int = 4, k: int = 5,
-             progress: Callable[[Iterable], Iterable] = iter) -> pd.DataFrame:
+             progress: Callable[[Iterable], Iterable] = bar) -> pd.DataFrame:
     """Average precision of each of `candidates` (columns) in the `repeats` x `k` folds of the training rows (index: repeat, fold).
 
     Only training rows of `task` are read. Raises `SplitError` where they cannot be folded.

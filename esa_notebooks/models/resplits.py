@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['resplit', 'superiority']
 
-# %% ../../nbs/models/resplits.ipynb #10ba502e
+# %% ../../nbs/models/resplits.ipynb #7d64ddd3
 from typing import Callable, Iterable, Sequence
 
 import numpy as np
@@ -13,13 +13,13 @@ import pandas as pd
 
 from .detectors.detector import Detector
 from .evaluation.metrics import METRICS, metrics
-from .experiment import Task, fitted
+from .experiment import Task, bar, fitted
 from .splits import stratified_resplits
 from ..stats import corrected_resampled, holm
 
-# %% ../../nbs/models/resplits.ipynb #0564897a
+# %% ../../nbs/models/resplits.ipynb #b2ed53f0
 def resplit(task: Task, kinds: Sequence[type[Detector]], n: int = 50, seed: int = 0,
-            progress: Callable[[Iterable], Iterable] = iter) -> pd.DataFrame:
+            progress: Callable[[Iterable], Iterable] = bar) -> pd.DataFrame:
     """The figures of every detector on `n` re-splits of all rows of `task`: `split`, `detector` and those of `METRICS`.
 
     The share of test rows is that of the task. Scale and view are learned from the nominal training rows of each re-split.

@@ -59,7 +59,7 @@ def load_scores(path: Path | str) -> Scores:
         raise ScoresError(f"{path} holds no scores of an experiment ({type(e).__name__}); execute nbs/pipeline/experiment.ipynb "
                           "to make them.") from None
 
-# %% ../../nbs/models/scores.ipynb #a8628042
+# %% ../../nbs/models/scores.ipynb #47f0ad25
 class Board(NamedTuple):
     "Labels, blocks and channels of n rows, and for each detector scores and decisions of shape (seeds, n)."
     y: np.ndarray
@@ -71,10 +71,10 @@ class Board(NamedTuple):
 
 
 def by_seed(scores: Scores, part: str = "test") -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    "The rows of a `part`, one each, in table order, and scores and decisions of shape (seeds, n)."
+    "The rows of a `part`, one each, in table order, and scores and decisions, shape (seeds, n), in the order the seeds were given."
     rows = scores.rows[scores.rows.part == part]
     first = rows[rows.seed == rows.seed.iloc[0]].sort_values("row") if len(rows) else rows
-    wide = [rows.pivot(index="seed", columns="row", values=v).to_numpy() for v in ("score", "decision")]
+    wide = [rows.pivot(index="seed", columns="row", values=v).loc[rows.seed.unique()].to_numpy() for v in ("score", "decision")]
     return first.reset_index(drop=True), wide[0].astype(float), wide[1].astype(bool)
 
 

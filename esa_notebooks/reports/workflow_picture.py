@@ -44,7 +44,7 @@ def _start(jobs: Mapping[str, Job]) -> list[str]:
     return [*([f"{len(sources)} data source{'s' * (len(sources) != 1)}"] if sources else []),
             *(f"{n} in {folder}" for folder, n in folders.most_common(3))]
 
-# %% ../../nbs/reports/workflow_picture.ipynb #283188ea
+# %% ../../nbs/reports/workflow_picture.ipynb #43067a95
 _W, _GAP, _LINE = 208, 74, 16   # width of a box, room between columns, height of a line, in pixels
 
 
@@ -57,17 +57,18 @@ def _box(name: str, lines: list[str], x: float, y: float, height: float, bold: b
             f'<text x="{x + 14}" y="{y + 24}" font-size="14"{weight} fill="{style.INK}">{escape(name)}</text>{texts}')
 
 
-def _arrow(a: tuple[float, float], b: tuple[float, float], n: int) -> str:
-    "An arrow, with the number of files it stands for; none said for 0."
-    half, level = (b[0] - a[0]) / 2, abs(a[1] - b[1]) < 1
-    at = ((a[0] + b[0]) / 2, b[1] - 7) if level else (b[0] - 26, b[1] + (17 if b[1] > a[1] else -8))   # clear of the curve
+def _arrow(a: tuple[float, float], b: tuple[float, float], n: int, at_start: bool = False) -> str:
+    "An arrow, with the number of files it stands for near its head, or `at_start`; none said for 0."
+    half, level, down = (b[0] - a[0]) / 2, abs(a[1] - b[1]) < 1, b[1] > a[1]
+    at = (b[0] - 26, b[1] - 7) if level else (a[0] + 26, a[1] + (-8 if down else 17)) if at_start else (
+        b[0] - 26, b[1] + (17 if down else -8))   # clear of the curve
     said = f'<text x="{at[0]:.0f}" y="{at[1]:.0f}" font-size="11" text-anchor="middle" fill="{style.MUTED}">{n} file{"s" * (n != 1)}</text>'
     return (f'<path d="M{a[0]:.0f},{a[1]:.0f} C{a[0] + half:.0f},{a[1]:.0f} {b[0] - half:.0f},{b[1]:.0f} {b[0] - 7:.0f},{b[1]:.0f}" '
             f'fill="none" stroke="{style.MUTED}"/>'
             f'<path d="M{b[0] - 8:.0f},{b[1] - 4:.0f} L{b[0]:.0f},{b[1]:.0f} L{b[0] - 8:.0f},{b[1] + 4:.0f} Z" fill="{style.MUTED}"/>'
             + (said if n else ""))
 
-# %% ../../nbs/reports/workflow_picture.ipynb #71fd43bc
+# %% ../../nbs/reports/workflow_picture.ipynb #1990aa1a
 def described(jobs: Mapping[str, Job], title: str) -> str:
     "The picture in words, for those who do not see it."
     links = _links(jobs)
@@ -84,7 +85,7 @@ def draw_workflow(jobs: Mapping[str, Job], about: Mapping[str, str] = {}, title:
     count, links = Counter(j.stage for j in jobs.values()), _links(jobs)
     boxes = {START: [line for t in _start(jobs) for line in textwrap.wrap(t, 28)]}
     for stage, n in count.items():
-        boxes[stage] = [f"{n} job{'s' * (n != 1)}", *textwrap.wrap(about.get(stage, ""), 30)]
+        boxes[stage] = [f"{n} job{'s' * (n != 1)}", *textwrap.wrap(about.get(stage, ""), 28)]
     columns = defaultdict(list)
     for stage, at in _columns(count, links).items():
         columns[at].append(stage)
@@ -97,7 +98,9 @@ def draw_workflow(jobs: Mapping[str, Job], about: Mapping[str, str] = {}, title:
             place[s] = (1 + at * (_W + _GAP), y)
             y += heights[s] + 22
     drawn = [_box(s, boxes[s], *place[s], heights[s], s != START) for s in boxes]
-    arrows = [_arrow((place[a][0] + _W, place[a][1] + heights[a] / 2), (place[b][0], place[b][1] + heights[b] / 2), n * (a != START))
+    leave, arrive = Counter(a for a, _ in links), Counter(b for _, b in links)   # a number stands where fewer arrows meet
+    arrows = [_arrow((place[a][0] + _W, place[a][1] + heights[a] / 2), (place[b][0], place[b][1] + heights[b] / 2), n * (a != START),
+                     arrive[b] > leave[a])
               for (a, b), n in links.items() if place[a][0] < place[b][0] and not (a == START and place[b][0] > _W + _GAP + 2)]
     width, height = (max(columns) + 1) * (_W + _GAP) - _GAP + 2, tall + 2
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '

@@ -105,7 +105,7 @@ def _file(name: str, root: Path) -> Path | None:
     stem = root.joinpath(*name.split("."))
     return next((p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None)
 
-# %% ../../nbs/runs/code.ipynb #c3583468
+# %% ../../nbs/runs/code.ipynb #556a3688
 @lru_cache(maxsize=4096)
 def _module(name: str, is_package: bool, source: str) -> tuple[str, tuple[str, ...]]:
     "The digest of a module and the dotted names it imports."
@@ -127,7 +127,7 @@ def closure(names: Iterator[str] | list[str], root: Path) -> dict[str, str]:
                 todo.extend(more)
     return dict(sorted(found.items()))
 
-
+# %% ../../nbs/runs/code.ipynb #95478f1c
 def _named(name: str, root: Path) -> None:
     "Raise `NotebookError` unless `name` is a module of the project, or a class, function or value that one defines."
     well_formed = all(part.isidentifier() for part in name.split("."))

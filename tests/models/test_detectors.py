@@ -17,7 +17,7 @@ from esa_notebooks.data.sources import obtain_configured
 from esa_notebooks.models.detectors.detector import Detector, Scaler, seeded
 from esa_notebooks.models.detectors.linear import LR
 from esa_notebooks.models.detectors.neighbours import KNN
-from esa_notebooks.models.detectors.registry import all_detectors, detector_named, load_detector
+from esa_notebooks.models.detectors.registry import all_detectors, detector_named
 from esa_notebooks.models.detectors.storing import (
     DetectorError,
     from_skops,
@@ -28,6 +28,7 @@ from esa_notebooks.models.detectors.storing import (
 from esa_notebooks.models.detectors.trees import ExtraTrees
 from esa_notebooks.models.protocols import split_of
 from esa_notebooks.models.published import published
+from esa_notebooks.models.served import stored as load_detector
 
 QUICK = {
     "DIF": {"n_ensemble": 3, "max_samples": 64},
@@ -407,7 +408,7 @@ def test_a_type_that_could_run_something_is_not_built():
         (lambda d, m: d["options"].update(n_neighbor=3), "has no option `n_neighbor`"),
         (lambda d, m: d["columns"].pop(), "two detectors"),
         (lambda d, m: d["libraries"].update(pyod="0.1"), "pyod 0.1"),
-        (lambda d, m: d.update(detector="Oracle"), "no detector 'Oracle'"),
+        (lambda d, m: d.update(detector="Oracle"), "a detector 'Oracle'"),
         (lambda d, m: m.update({"model.skops": b"not an archive"}), "cannot be rebuilt"),
         (lambda d, m: m.update({"scaler.safetensors": b"\x00" * 9}), "cannot be read"),
     ],

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Viewing', 'Champion']
 
-# %% ../../../nbs/models/detectors/champion.ipynb #1750eb69
+# %% ../../../nbs/models/detectors/champion.ipynb #e4bb8cb2
 from typing import Any, Self
 
 import numpy as np
@@ -15,21 +15,32 @@ from .detector import Detector
 from .storing import DetectorError, from_tensors, tensor_bytes
 from .trees import ExtraTrees
 from ..views import ASPECTS, View, seen
+from ...settings import near_miss
 
-# %% ../../../nbs/models/detectors/champion.ipynb #50c053b9
+# %% ../../../nbs/models/detectors/champion.ipynb #88340b2d
 class Viewing(Detector):
     "A detector that is given segments through a `View`, by the option `aspects`: some of plain, far and rank."
 
+    def __init__(self, seed: int = 0, **options: Any):
+        super().__init__(seed, **options)
+        aspects = self.options["aspects"]
+        if not aspects or not isinstance(aspects, (list, tuple)):
+            raise DetectorError(f"{self.name}: aspects is a list of some of {', '.join(ASPECTS)}, not {aspects!r}.")
+        if unknown := [a for a in aspects if a not in ASPECTS]:
+            raise DetectorError(f"{self.name}: a segment has no aspect {unknown[0]!r}; it has {', '.join(ASPECTS)}."
+                                + near_miss(str(unknown[0]), ASPECTS))
+
     def fit(self, X: pd.DataFrame, y: Any = None, reference: Any = None) -> Self:
         "As `Detector.fit`; `X` holds the 18 features of a segment and its channel."
-        if unknown := set(self.options["aspects"]) - set(ASPECTS):
-            raise DetectorError(f"{self.name}: a segment has no aspect {min(unknown)!r}; it has {', '.join(ASPECTS)}.")
+        if reference is not None and (np.shape(reference) != (len(X),) or np.sum(reference) < 2):
+            raise DetectorError(f"{self.name}: reference is a mask of {len(X)} booleans with two rows or more, "
+                                f"not of shape {np.shape(reference)} with {np.sum(reference)}.")
         self.view = View.fit(X, reference)
         return super().fit(self._seen(X), y, reference)
 
     def score(self, X: pd.DataFrame) -> np.ndarray:
         "As `Detector.score`."
-        return super().score(self._seen(X) if self.columns is not None and len(X) else X)
+        return super().score(X if self.columns is None else self._seen(X))
 
     def _seen(self, X: pd.DataFrame) -> pd.DataFrame:
         return seen(self.view, X, tuple(self.options["aspects"]))
@@ -49,9 +60,13 @@ class Viewing(Detector):
 
     def _rebuild_view(self, members: dict[str, bytes]) -> None:
         arrays = from_tensors(members["view.safetensors"])
-        columns, _, channels = members["view.txt"].decode().partition("\n\n")
+        columns, _, channels = members["view.txt"].decode().removesuffix("\n").partition("\n\n")
         order = np.split(arrays["order"], np.cumsum(arrays["rows"])[:-1])
         self.view = View(columns.split("\n"), channels.split("\n") if channels else [], arrays["centre"], arrays["spread"], order)
+        shapes = {(1 + len(self.view.channels), len(self.view.columns)), self.view.centre.shape, self.view.spread.shape}
+        if len(shapes) > 1 or len(order) != len(self.view.centre) or {o.shape[1] for o in order} != {len(self.view.columns)}:
+            raise DetectorError(f"the view has {len(order)} standards of shape {self.view.centre.shape}, which does not fit "
+                                f"{len(self.view.channels)} channels. The file was put together from two detectors.")
 
 # %% ../../../nbs/models/detectors/champion.ipynb #87d425f8
 class Champion(Viewing, ExtraTrees):

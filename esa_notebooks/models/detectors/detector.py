@@ -21,7 +21,7 @@ from .storing import (DetectorError, from_skops, from_tensors, read_archive,
                                                     write_archive)
 from ...settings import near_miss
 
-# %% ../../../nbs/models/detectors/detector.ipynb #acf14859
+# %% ../../../nbs/models/detectors/detector.ipynb #ac4557b5
 CHANNEL = "channel"   # the one column that may hold text: which channel a row belongs to
 
 
@@ -32,6 +32,8 @@ def matrix(X: pd.DataFrame, columns: list[str], what: str) -> np.ndarray:
     if missing := [c for c in columns if c not in X.columns]:
         raise DetectorError(f"{what}: column `{missing[0]}` is missing ({len(missing)} of the {len(columns)} it was "
                             f"fitted on).{near_miss(str(missing[0]), map(str, X.columns))}")
+    if twice := [c for c in columns if c in set(X.columns[X.columns.duplicated()])]:
+        raise DetectorError(f"{what}: column `{twice[0]}` occurs twice; rename or remove one.")
     if text := [c for c in columns if not pd.api.types.is_numeric_dtype(X[c].dtype)]:
         raise DetectorError(f"{what}: column `{text[0]}` holds no numbers but {X[text[0]].dtype}; leave it out.")
     values = X[columns].to_numpy(dtype=float, na_value=np.nan)

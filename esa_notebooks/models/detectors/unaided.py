@@ -18,11 +18,16 @@ from .neighbours import ABOD
 from .storing import DetectorError, from_tensors, tensor_bytes
 from ..views import seen
 
-# %% ../../../nbs/models/detectors/unaided.ipynb #a28ef79b
+# %% ../../../nbs/models/detectors/unaided.ipynb #e24d5f98
 class Beside(Viewing):
     "A detector that is given the compressed distances of the 18 features of a segment from what is usual on its channel."
 
     defaults = {"aspects": ["far"]}
+
+    def __init__(self, seed: int = 0, **options: Any):
+        super().__init__(seed, **options)
+        if "far" not in self.options["aspects"]:
+            raise DetectorError(f"{self.name} sees distances alone; its aspects are ['far'], not {self.options['aspects']!r}.")
 
     def _seen(self, X: pd.DataFrame) -> pd.DataFrame:
         far = seen(self.view, X, tuple(self.options["aspects"]))[[f"far_{name}" for name in FEATURES]]
