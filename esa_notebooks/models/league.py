@@ -71,10 +71,12 @@ def counts(rows: pd.DataFrame) -> dict[str, int]:
     return {"executed": int((rows["mean"] != "not executed").sum()), "mean": int(by_mean.sum()), "seed": int(by_seed.sum()),
             "either": int((by_mean | by_seed).sum())}
 
-# %% ../../nbs/models/league.ipynb #95bad478
+# %% ../../nbs/models/league.ipynb #709cd867
 def behind(board: Board, leader: str, metric: str = "auc_pr", n_resamples: int = 1000) -> pd.DataFrame:
     "Every other detector against `leader` on the same rows: `detector`, `difference` (negative: worse), `low`, `high`, `p`, `p_holm`."
     others = {n: s for n, s in board.said.items() if n != leader}
+    if not others:
+        return pd.DataFrame(columns=["detector", "difference", "low", "high", "p", "p_holm"])
     told = compare_all(board.y, board.said[leader], others, board.block, n_resamples=n_resamples)
     return told[told.metric == metric].drop(columns="metric").sort_values("difference", ascending=False, ignore_index=True)
 

@@ -190,11 +190,11 @@ def test_every_space_is_made_of_options_that_exist():
 
 def test_tuning_twice_finds_the_same_and_reads_no_test_row(tmp_path):
     def found(name: str, given: experiment.Task):
-        return experiment.tuned(given, ExtraTrees, 3, 1, storage=f"journal:///{tmp_path}/{name}.journal", k=3)
+        return experiment.tuned(given, ExtraTrees, 2, 1, storage=f"journal:///{tmp_path}/{name}.journal", k=3)
 
     given = task()
     first = found("a", given)
-    assert first.finished == 3 and first.parameters.keys() == experiment.SPACES["ExtraTrees"].keys()
+    assert first.finished == 2 and first.parameters.keys() == experiment.SPACES["ExtraTrees"].keys()
     other = given._replace(X=given.X.copy(), y=given.y.copy())
     other.X.loc[given.split.test, ["height", "width"]], other.y[given.split.test] = np.nan, 1
     again = found("b", other)
