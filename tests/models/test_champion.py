@@ -1,4 +1,4 @@
-"""The champion and the two detectors beside it: what they keep, what they refuse, and that nothing moved after the freeze."""
+"""The champion and the two beside it: what they keep, what they refuse, and that nothing moved after the freeze."""
 
 import ast
 import json
@@ -31,7 +31,7 @@ EACH = pytest.mark.parametrize("kind", list(SMALL), ids=lambda k: k.name)
 
 
 def segments(n: int = 160, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
-    """Segments of two channels with the 18 features, a sixth of them anomalous: larger than is usual on their channel."""
+    """Segments of two channels with the 18 features, a sixth of them larger than is usual on their channel."""
     rng = np.random.default_rng(seed)
     X, y = pd.DataFrame({name: rng.lognormal(size=n) for name in opssat.FEATURES}), (rng.random(n) < 1 / 6).astype(int)
     X["channel"] = np.where(np.arange(n) % 2, "a", "b")
@@ -69,7 +69,7 @@ def test_a_stored_detector_says_the_same_and_is_the_same(kind, tmp_path):
         assert type(again) is kind and again.threshold == detector.threshold and again.options == detector.options
         assert (again.score(later) == detector.score(later)).all()
         assert kept_of(again.save(tmp_path / "again.zip")) == kept_of(first)
-    assert detector.save(tmp_path / "twice.zip").read_bytes() == first.read_bytes()   # after it has scored
+    assert detector.save(tmp_path / "twice.zip").read_bytes() == first.read_bytes()  # after it has scored
     assert fitted(kind).save(tmp_path / "other.zip").read_bytes() == first.read_bytes()
     told = verdicts(first, later.set_index(later.index + 100))
     assert (told.anomalous.to_numpy() == detector.decide(later)).all() and told.index[0] == 100
@@ -115,7 +115,7 @@ def test_trimmed_neighbours_look_at_no_label():
         other = TrimmedKNN().fit(X, labels, mask)
         assert other.threshold == plain.threshold and (other.score(X) == plain.score(X)).all()
     told = ChannelABOD().fit(X, None, y == 0)
-    assert (told.score(X) != ChannelABOD().fit(X).score(X)).any()   # which this one does look at
+    assert (told.score(X) != ChannelABOD().fit(X).score(X)).any()  # which this one does look at
 
 
 # What is refused.
@@ -205,13 +205,14 @@ def test_files_that_are_not_what_they_should_be(kind, tmp_path):
 
 
 @pytest.mark.parametrize("family, words", [
-    ("os", "is not loaded"), ("esa_notebooks.models.tuning", "is not loaded"), ("esa_notebooks.models.detectors", "is not loaded"),
-    ("esa_notebooks.models.detectors.champion.os", "is not loaded"), ("esa_notebooks.models.detectors..os", "is not loaded"),
+    ("os", "is not loaded"), ("esa_notebooks.models.tuning", "is not loaded"),
+    ("esa_notebooks.models.detectors", "is not loaded"), ("esa_notebooks.models.detectors..os", "is not loaded"),
+    ("esa_notebooks.models.detectors.champion.os", "is not loaded"),
     ("esa_notebooks.models.detectorsX.champion", "is not loaded"), (None, "is not loaded"),
     ("esa_notebooks.models.detectors.oracle", "does not have"),
     ("esa_notebooks.models.detectors.trees", "does not define"),
     ("esa_notebooks.models.detectors.unaided", "does not define"),   # which only imports something of the champion's
-])   # fmt: skip
+])  # fmt: skip
 def test_a_file_decides_on_no_module_to_import(tmp_path, family, words):
     source = fitted(Champion).save(tmp_path / "a.zip")
     target = rewritten(source, tmp_path / "b.zip", lambda d, m: d.update(family=family))
@@ -235,13 +236,26 @@ def git(*args: str) -> str | None:
 def commit(require):
     """The commit that froze the champion."""
     known = git("cat-file", "-t", FROZEN["frozen_commit"])
-    require("history", known == "commit\n", "the commit of the freeze is not in this clone; git fetch --unshallow gets it")
+    require(
+        "history", known == "commit\n", "the commit of the freeze is not in this clone; git fetch --unshallow gets it"
+    )
     return FROZEN["frozen_commit"]
 
 
-DECIDES = {   # what a score of the champion is made of
+DECIDES = {  # what a score of the champion is made of
     "detectors/champion.py": ["Champion", "Viewing._seen"],
-    "views.py": ["TINY", "FEWEST", "FAR", "ASPECTS", "with_ratios", "View", "channel_of", "_standard", "_ranks", "seen"],
+    "views.py": [
+        "TINY",
+        "FEWEST",
+        "FAR",
+        "ASPECTS",
+        "with_ratios",
+        "View",
+        "channel_of",
+        "_standard",
+        "_ranks",
+        "seen",
+    ],
     "detectors/trees.py": ["Forest", "ExtraTrees"],
     "detectors/detector.py": ["Scaler", "seeded"],
     "protocols.py": ["split_of"],
@@ -250,6 +264,7 @@ DECIDES = {   # what a score of the champion is made of
 
 def parts(source: str) -> dict[str, str]:
     """Every definition of a module and of its classes, by name, as a tree without its docstrings."""
+
     def told(node):
         for inner in ast.walk(node):
             if isinstance(inner, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(inner) is not None:
@@ -261,8 +276,11 @@ def parts(source: str) -> dict[str, str]:
         for inner in node.body if isinstance(node, ast.ClassDef) else []:
             if isinstance(inner, ast.FunctionDef):
                 found[f"{node.name}.{inner.name}"] = told(inner)
-        names = [node.name] if hasattr(node, "name") else [
-            t.id for target in getattr(node, "targets", []) for t in ast.walk(target) if isinstance(t, ast.Name)]
+        names = (
+            [node.name]
+            if hasattr(node, "name")
+            else [t.id for target in getattr(node, "targets", []) for t in ast.walk(target) if isinstance(t, ast.Name)]
+        )
         found |= dict.fromkeys(names, told(node))
     return found
 
@@ -291,7 +309,7 @@ def official(require, kind, protocol: str, seeds: list[int]) -> dict[str, float]
     return mean_metrics(rows.y, score, decision)
 
 
-@pytest.mark.slow   # half a minute
+@pytest.mark.slow  # half a minute
 def test_the_frozen_figures_come_out_again(require):
     figures = official(require, Champion, "official", [2137, *range(FROZEN["seeds"] - 1)])
     assert {name: round(value, 4) for name, value in figures.items()} == FROZEN["scored"]
@@ -301,7 +319,9 @@ def test_the_frozen_figures_come_out_again(require):
 def test_the_figures_of_the_two_without_chance_come_out_again(require, kind):
     told = FROZEN["also"][f"{kind.__module__}.{kind.__name__}"]
     figures = official(require, kind, told["protocol"], [2137])
-    assert {name: round(figures[name], 4) for name in ("auc_pr", "auc_roc")} == {k: told[k] for k in ("auc_pr", "auc_roc")}
+    assert {name: round(figures[name], 4) for name in ("auc_pr", "auc_roc")} == {
+        k: told[k] for k in ("auc_pr", "auc_roc")
+    }
 
 
 # How it was chosen.
@@ -317,8 +337,11 @@ def task_of(test_seed: int = 1) -> experiment.Task:
     return experiment.Task("made", X, y, X.channel.to_numpy(dtype=object), n, n // 4, split)
 
 
-PAIR = (Candidate("trees", ExtraTrees, {"n_estimators": 10}, 1),
-        Candidate("neighbours", TrimmedKNN, {}, 1), Candidate("ranks", Champion, {"n_estimators": 10, "aspects": ["rank"]}, 2))
+PAIR = (
+    Candidate("trees", ExtraTrees, {"n_estimators": 10}, 1),
+    Candidate("neighbours", TrimmedKNN, {}, 1),
+    Candidate("ranks", Champion, {"n_estimators": 10, "aspects": ["rank"]}, 2),
+)
 
 
 def test_the_choice_reads_no_test_row():
@@ -326,7 +349,7 @@ def test_the_choice_reads_no_test_row():
     figures = in_folds(task, PAIR, repeats=1, k=3)
     assert figures.shape == (3, 3) and figures.nunique().gt(1).all()
     X, y, test = task.X.copy(), task.y.copy(), task.split.test
-    X.loc[test, list(opssat.FEATURES)] = np.nan   # which is refused wherever it is read
+    X.loc[test, list(opssat.FEATURES)] = np.nan  # which is refused wherever it is read
     X.loc[test, "channel"], y[test] = "elsewhere", 1 - y[test]
     again = in_folds(task._replace(X=X, y=y, block=np.where(np.arange(220) < 160, task.block, 0)), PAIR, repeats=1, k=3)
     pd.testing.assert_frame_equal(again, figures, check_exact=True)
@@ -336,9 +359,12 @@ def test_the_choice_reads_no_test_row():
 
 def test_the_rule_takes_the_simplest_within_one_error_of_the_best():
     index = pd.MultiIndex.from_product([range(2), range(2)])
-    figures = pd.DataFrame({"trees": [.90, .90, .90, .90], "neighbours": [.93, .97, .96, .98], "ranks": [.95, .96, .97, .98]}, index)
+    figures = pd.DataFrame(
+        {"trees": [0.90, 0.90, 0.90, 0.90], "neighbours": [0.93, 0.97, 0.96, 0.98], "ranks": [0.95, 0.96, 0.97, 0.98]},
+        index,
+    )
     name, told = chosen(figures, PAIR)
     assert name == "neighbours" and list(told.candidate) == ["ranks", "neighbours", "trees"]
     assert list(told.stays) == [True, True, False] and told.behind[0] == 0
-    far = figures.assign(neighbours=.91)
+    far = figures.assign(neighbours=0.91)
     assert chosen(far, PAIR)[0] == "ranks"

@@ -22,17 +22,39 @@ from esa_notebooks.models.splits import SplitError
 from esa_notebooks.models.studies import TuningError, storage_of, study_of
 from esa_notebooks.models.tuning import digest_of
 
-META = Meta("mini", "A miniature", "segment", "synthetic", (
-    Column("segment", "id"), Column("channel", "group"), Column("height", "feature"), Column("width", "feature"),
-    Column("anomaly", "label"), Column("split", "split")), "CC0", "none", {})
+META = Meta(
+    "mini",
+    "A miniature",
+    "segment",
+    "synthetic",
+    (
+        Column("segment", "id"),
+        Column("channel", "group"),
+        Column("height", "feature"),
+        Column("width", "feature"),
+        Column("anomaly", "label"),
+        Column("split", "split"),
+    ),
+    "CC0",
+    "none",
+    {},
+)
 
 
 def table(n: int = 200, seed: int = 0) -> pd.DataFrame:
     """Segments of two channels, three in four of them to learn from; `height` says something about the anomalies."""
     rng = np.random.default_rng(seed)
     y = (rng.random(n) < 0.25).astype(int)
-    return pd.DataFrame({"segment": np.arange(n), "channel": np.repeat(["A", "B"], n // 2), "height": rng.normal(2.0 * y),
-                         "width": rng.normal(size=n), "anomaly": y, "split": np.where(np.arange(n) % 4, "train", "test")})
+    return pd.DataFrame(
+        {
+            "segment": np.arange(n),
+            "channel": np.repeat(["A", "B"], n // 2),
+            "height": rng.normal(2.0 * y),
+            "width": rng.normal(size=n),
+            "anomaly": y,
+            "split": np.where(np.arange(n) % 4, "train", "test"),
+        }
+    )
 
 
 def task(protocol: str = "official", **changed) -> experiment.Task:
@@ -63,7 +85,9 @@ def test_each_part_holds_its_rows_once_a_seed(protocol):
     rows = experiment.run(given, ExtraTrees, [5, 2], QUICK, folds=3).scores.rows
     test, train = rows[rows.part == "test"], rows[rows.part == "train"]
     assert [*test.row[test.seed == 5]] == [*test.row[test.seed == 2]] == [*given.split.test]
-    assert sorted(train.row) == sorted(given.split.train) and set(train.seed) == {5}, "the first seed scores the training rows"
+    assert sorted(train.row) == sorted(given.split.train) and set(train.seed) == {5}, (
+        "the first seed scores the training rows"
+    )
     assert (rows.y == given.y[rows.row]).all() and (rows.segment == given.segment[rows.row]).all()
 
 
@@ -72,7 +96,7 @@ def test_scores_are_in_the_order_of_the_seeds_asked_for():
     given = task()
     outcome = experiment.run(given, ExtraTrees, [9, 2, 5], QUICK)
     _, score, _ = by_seed(outcome.scores)
-    for seed, told in zip(outcome.scores.about["seeds"], score):
+    for seed, told in zip(outcome.scores.about["seeds"], score, strict=True):
         alone = experiment.fitted(ExtraTrees(seed, **QUICK), given).score(given.X.iloc[given.split.test])
         assert (told == alone).all(), seed
 
@@ -89,12 +113,18 @@ def test_held_out_rows_were_not_learned_from():
 
 def test_a_detector_without_chance_is_fitted_once():
     outcome = experiment.run(task(), KNN, [7, 8, 9])
-    assert outcome.scores.about["seeds"] == [7] and set(outcome.scores.rows.seed) == {7} and outcome.seconds.shape == (1, 2)
+    assert (
+        outcome.scores.about["seeds"] == [7]
+        and set(outcome.scores.rows.seed) == {7}
+        and outcome.seconds.shape == (1, 2)
+    )
 
 
 def test_unsupervised_detectors_are_given_no_label(monkeypatch):
     given, fit = [], KNN.fit
-    monkeypatch.setattr(KNN, "fit", lambda self, X, y=None, reference=None: given.append((y, len(X))) or fit(self, X, y, reference))
+    monkeypatch.setattr(
+        KNN, "fit", lambda self, X, y=None, reference=None: given.append((y, len(X))) or fit(self, X, y, reference)
+    )
     for protocol in ("official", "nominal-only"):
         experiment.run(task(protocol), KNN, [0], folds=3)
     assert all(y is None for y, _ in given) and len(given) == 8
@@ -117,8 +147,15 @@ def test_seeds_and_options_that_do_not_exist():
         experiment.run(task(), ExtraTrees, [0], {"n_estimator": 3})
 
 
-@pytest.mark.parametrize("lacking, words", [("split", "has no split"), ("label", "has no label"),
-                                            ("feature", "needs segments with features"), ("group", "needs segments with features")])
+@pytest.mark.parametrize(
+    "lacking, words",
+    [
+        ("split", "has no split"),
+        ("label", "has no label"),
+        ("feature", "needs segments with features"),
+        ("group", "needs segments with features"),
+    ],
+)
 def test_a_table_that_poses_no_task(lacking, words):
     other = replace(META, columns=tuple(c for c in META.columns if c.role != lacking))
     with pytest.raises((SplitError, DetectorError), match=f"`mini`.*{words}"):
@@ -136,7 +173,7 @@ def test_one_class_in_training():
         experiment.run(task(anomaly=y), LR, [0])
     with pytest.raises(SplitError, match="All rows have one label"):
         experiment.run(task(anomaly=y), KNN, [0], folds=3)
-    assert len(experiment.run(task(anomaly=y), KNN, [0]).scores.rows) == 50   # which needs no anomaly
+    assert len(experiment.run(task(anomaly=y), KNN, [0]).scores.rows) == 50  # which needs no anomaly
     with pytest.raises(SplitError, match="0 nominal training rows"):
         task(anomaly=1)
 
@@ -163,7 +200,7 @@ def test_a_label_that_leaked_into_the_features():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite(bad):
-    for row in (0, 1):   # to test on, and to learn from
+    for row in (0, 1):  # to test on, and to learn from
         broken = table().height.where(table().segment != row, bad)
         with pytest.raises(DetectorError, match=f"column `height` is {bad} in row {row}"):
             experiment.run(task(height=broken), KNN, [0])
@@ -182,6 +219,7 @@ def test_a_budget_for_a_detector_without_a_space(tmp_path):
 def test_every_space_is_made_of_options_that_exist():
     from esa_notebooks.models.detectors.boosting import GradientBoosting
     from esa_notebooks.models.detectors.trees import RandomForest
+
     kinds = {k.name: k for k in (ExtraTrees, RandomForest, GradientBoosting, Champion)}
     assert kinds.keys() == experiment.SPACES.keys()
     for name, space in experiment.SPACES.items():

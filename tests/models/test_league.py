@@ -8,7 +8,18 @@ import pandas as pd
 import pytest
 
 from esa_notebooks.models.evaluation.metrics import METRICS, metrics
-from esa_notebooks.models.league import BOUND, SEED, behind, by_channel, counts, drawn, frozen, league, league_answer, met
+from esa_notebooks.models.league import (
+    BOUND,
+    SEED,
+    behind,
+    by_channel,
+    counts,
+    drawn,
+    frozen,
+    league,
+    league_answer,
+    met,
+)
 from esa_notebooks.models.published import published
 from esa_notebooks.models.scores import Board
 
@@ -21,8 +32,14 @@ BLOCK = np.arange(N) // 6
 def board(said: dict[str, np.ndarray], seeds: dict[str, list[int]] | None = None, y: np.ndarray = Y) -> Board:
     """A board of scores, shape (n,) or (seeds, n), that call a row anomalous above 0.5."""
     told = {name: np.atleast_2d(np.asarray(score, float)) for name, score in said.items()}
-    about = {name: {"group": "supervised", "seeds": (seeds or {}).get(name, list(range(len(s)))), "differs": f"why {name} differs"}
-             for name, s in told.items()}
+    about = {
+        name: {
+            "group": "supervised",
+            "seeds": (seeds or {}).get(name, list(range(len(s)))),
+            "differs": f"why {name} differs",
+        }
+        for name, s in told.items()
+    }
     channel = np.where(np.arange(N) < N // 2, "A", "B").astype(object)
     return Board(y, BLOCK, channel, np.arange(N), {name: (s, s > 0.5) for name, s in told.items()}, about)
 
@@ -33,7 +50,10 @@ def noisy(amount: float, seed: int = 0) -> np.ndarray:
 
 def paper_of(**rows: tuple[float, float]) -> pd.DataFrame:
     """A published table with both areas of each row."""
-    told = {name: {"group": "supervised", **dict.fromkeys(METRICS, 0.5), "auc_pr": pr, "auc_roc": roc} for name, (pr, roc) in rows.items()}
+    told = {
+        name: {"group": "supervised", **dict.fromkeys(METRICS, 0.5), "auc_pr": pr, "auc_roc": roc}
+        for name, (pr, roc) in rows.items()
+    }
     return pd.DataFrame.from_dict(told, orient="index", columns=["group", *METRICS])
 
 
@@ -51,7 +71,14 @@ def test_the_best_comes_first_with_the_published_figure_beside_it():
     for metric in METRICS:
         assert (table[f"{metric}_low"] <= table[metric]).all() and (table[metric] <= table[f"{metric}_high"]).all()
     shown = drawn(table, "auc_roc")
-    assert [*shown.value] == [*table.auc_roc] and [*shown.columns] == ["detector", "group", "value", "low", "high", "published"]
+    assert [*shown.value] == [*table.auc_roc] and [*shown.columns] == [
+        "detector",
+        "group",
+        "value",
+        "low",
+        "high",
+        "published",
+    ]
 
 
 def test_figures_are_means_over_seeds():
@@ -72,15 +99,40 @@ def test_published_rows_inside_the_bound_are_counted_apart_by_mean_and_by_seed()
     (pr, roc), half = areas(good), np.stack([good, bad])
     mean_of_half = tuple(np.mean([areas(s) for s in half], axis=0))
     assert pr - mean_of_half[0] > BOUND < roc - mean_of_half[1], "or the seeds could not be told apart"
-    one = board({"both": good, "by_mean": half, "by_seed": half, "neither": bad, "one_area": good, "no_seed": half},
-                {"both": [SEED], "by_mean": [0, SEED], "by_seed": [SEED, 0], "neither": [SEED], "one_area": [SEED], "no_seed": [0, 1]})
-    paper = paper_of(both=(pr - 0.029, roc + 0.029), by_mean=mean_of_half, by_seed=(pr, roc), neither=(pr, roc),
-                     one_area=(pr, roc - 0.031), no_seed=(pr, roc), absent=(pr, roc))
+    one = board(
+        {"both": good, "by_mean": half, "by_seed": half, "neither": bad, "one_area": good, "no_seed": half},
+        {
+            "both": [SEED],
+            "by_mean": [0, SEED],
+            "by_seed": [SEED, 0],
+            "neither": [SEED],
+            "one_area": [SEED],
+            "no_seed": [0, 1],
+        },
+    )
+    paper = paper_of(
+        both=(pr - 0.029, roc + 0.029),
+        by_mean=mean_of_half,
+        by_seed=(pr, roc),
+        neither=(pr, roc),
+        one_area=(pr, roc - 0.031),
+        no_seed=(pr, roc),
+        absent=(pr, roc),
+    )
     rows = met(league(one, paper, n_resamples=20), one, paper).set_index("detector")
     said = {name: (rows["mean"][name], rows.seed[name]) for name in paper.index}
-    assert said == {"both": ("yes", "yes"), "by_mean": ("yes", "no"), "by_seed": ("no", "yes"), "neither": ("no", "no"),
-                    "one_area": ("no", "no"), "no_seed": ("no", "no"), "absent": ("not executed", "not executed")}
-    assert rows.note["neither"] == "why neither differs" and rows.note["both"] == "" and "run-full" in rows.note["absent"]
+    assert said == {
+        "both": ("yes", "yes"),
+        "by_mean": ("yes", "no"),
+        "by_seed": ("no", "yes"),
+        "neither": ("no", "no"),
+        "one_area": ("no", "no"),
+        "no_seed": ("no", "no"),
+        "absent": ("not executed", "not executed"),
+    }
+    assert (
+        rows.note["neither"] == "why neither differs" and rows.note["both"] == "" and "run-full" in rows.note["absent"]
+    )
     assert counts(rows.reset_index()) == {"executed": 6, "mean": 2, "seed": 2, "either": 3}
 
 
@@ -118,7 +170,12 @@ def test_a_leader_without_company():
 
 def test_channels_of_each_detector():
     told = by_channel(board({"best": Y, "far": noisy(1.5)}), ["best", "far"])
-    assert [*zip(told.detector, told.slice)] == [("best", "A"), ("best", "B"), ("far", "A"), ("far", "B")]
+    assert [*told[["detector", "slice"]].itertuples(index=False, name=None)] == [
+        ("best", "A"),
+        ("best", "B"),
+        ("far", "A"),
+        ("far", "B"),
+    ]
     assert (told.auc_pr[:2] == 1).all() and (told.rows == N // 2).all()
 
 
@@ -128,8 +185,13 @@ def test_the_answer_says_who_cannot_be_told_from_the_first_and_counts_under_thei
     table = league(one, paper, 20)
     rows, against = met(table, one, paper), behind(one, "best", n_resamples=100)
     official = league_answer(table, against, rows, paper, "official")
-    assert official.startswith("best has the highest AUC-PR of 4 detectors, 1.000 [1.000, 1.000], and same and close cannot be told")
-    assert "Of 2 published rows executed again, 1 have both areas" in official and "published best is 1.000 (best)" in official
+    assert official.startswith(
+        "best has the highest AUC-PR of 4 detectors, 1.000 [1.000, 1.000], and same and close cannot be told"
+    )
+    assert (
+        "Of 2 published rows executed again, 1 have both areas" in official
+        and "published best is 1.000 (best)" in official
+    )
     assert league_answer(table, against, rows, paper, "blocked").endswith("under the protocol blocked.")
     alone = board({"best": Y})
     answer = league_answer(league(alone, paper, 20), behind(alone, "best"), rows, paper, "blocked")
@@ -139,7 +201,12 @@ def test_the_answer_says_who_cannot_be_told_from_the_first_and_counts_under_thei
 def test_the_record_of_the_freeze_is_told_as_it_is():
     record = json.loads((ROOT / "esa_notebooks/models/assets/champion.json").read_text())
     told = frozen(record)
-    for part in (record["frozen_commit"][:12], record["frozen_on"], record["scored_on"], f"{record['scored']['auc_pr']:.3f}"):
+    for part in (
+        record["frozen_commit"][:12],
+        record["frozen_on"],
+        record["scored_on"],
+        f"{record['scored']['auc_pr']:.3f}",
+    ):
         assert part in told
     best = published()["auc_pr"].idxmax()
     assert best == "FCNN" and len(published()) == 30

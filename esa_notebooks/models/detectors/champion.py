@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['Viewing', 'Champion']
 
-# %% ../../../nbs/models/detectors/champion.ipynb #e4bb8cb2
+# %% ../../../nbs/models/detectors/champion.ipynb #435f3521
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 
 from .detector import Detector
 from .storing import DetectorError, from_tensors, tensor_bytes
@@ -17,7 +18,7 @@ from .trees import ExtraTrees
 from ..views import ASPECTS, View, seen
 from ...settings import near_miss
 
-# %% ../../../nbs/models/detectors/champion.ipynb #88340b2d
+# %% ../../../nbs/models/detectors/champion.ipynb #20509246
 class Viewing(Detector):
     "A detector that is given segments through a `View`, by the option `aspects`: some of plain, far and rank."
 
@@ -52,21 +53,25 @@ class Viewing(Detector):
         super()._rebuild(members)
         self._rebuild_view(members)
 
-    def _view_members(self) -> dict[str, bytes]:
-        view = {"centre": self.view.centre, "spread": self.view.spread, "order": np.vstack(self.view.order),
-                "rows": np.array([len(o) for o in self.view.order])}
-        return {"view.safetensors": tensor_bytes(view),
-                "view.txt": "\n".join([*self.view.columns, "", *self.view.channels]).encode()}
+# %% ../../../nbs/models/detectors/champion.ipynb #2a94d8b7
+@patch
+def _view_members(self: Viewing) -> dict[str, bytes]:
+    view = {"centre": self.view.centre, "spread": self.view.spread, "order": np.vstack(self.view.order),
+            "rows": np.array([len(o) for o in self.view.order])}
+    return {"view.safetensors": tensor_bytes(view),
+            "view.txt": "\n".join([*self.view.columns, "", *self.view.channels]).encode()}
 
-    def _rebuild_view(self, members: dict[str, bytes]) -> None:
-        arrays = from_tensors(members["view.safetensors"])
-        columns, _, channels = members["view.txt"].decode().removesuffix("\n").partition("\n\n")
-        order = np.split(arrays["order"], np.cumsum(arrays["rows"])[:-1])
-        self.view = View(columns.split("\n"), channels.split("\n") if channels else [], arrays["centre"], arrays["spread"], order)
-        shapes = {(1 + len(self.view.channels), len(self.view.columns)), self.view.centre.shape, self.view.spread.shape}
-        if len(shapes) > 1 or len(order) != len(self.view.centre) or {o.shape[1] for o in order} != {len(self.view.columns)}:
-            raise DetectorError(f"the view has {len(order)} standards of shape {self.view.centre.shape}, which does not fit "
-                                f"{len(self.view.channels)} channels. The file was put together from two detectors.")
+
+@patch
+def _rebuild_view(self: Viewing, members: dict[str, bytes]) -> None:
+    arrays = from_tensors(members["view.safetensors"])
+    columns, _, channels = members["view.txt"].decode().removesuffix("\n").partition("\n\n")
+    order = np.split(arrays["order"], np.cumsum(arrays["rows"])[:-1])
+    self.view = View(columns.split("\n"), channels.split("\n") if channels else [], arrays["centre"], arrays["spread"], order)
+    shapes = {(1 + len(self.view.channels), len(self.view.columns)), self.view.centre.shape, self.view.spread.shape}
+    if len(shapes) > 1 or len(order) != len(self.view.centre) or {o.shape[1] for o in order} != {len(self.view.columns)}:
+        raise DetectorError(f"the view has {len(order)} standards of shape {self.view.centre.shape}, which does not fit "
+                            f"{len(self.view.channels)} channels. The file was put together from two detectors.")
 
 # %% ../../../nbs/models/detectors/champion.ipynb #87d425f8
 class Champion(Viewing, ExtraTrees):
