@@ -6,18 +6,22 @@
 __all__ = ['SCHEMES', 'UNSIGNED_S', 'TuningError', 'told', 'storage_of', 'RepeatableSampler', 'study_of', 'quiet', 'signature',
            'bury']
 
-# %% ../../nbs/models/studies.ipynb #a1df8144
+# %% ../../nbs/models/studies.ipynb #0ffad5cc
 import json
 import logging
 import os
 import socket
+import warnings
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 from urllib.parse import urlsplit
 
-import optuna
+with warnings.catch_warnings():   # optuna asks for a widget of JupyterLab's, and complains in every report where there is none
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    import optuna
+
 import psutil
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage

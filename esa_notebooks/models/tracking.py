@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['TrackingError', 'publishes', 'tracked', 'log_seeds', 'log_data', 'log_figure', 'log_detector']
 
-# %% ../../nbs/models/tracking.ipynb #6a14c5c5
+# %% ../../nbs/models/tracking.ipynb #b34847de
+import logging
 import os
 import tempfile
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Mapping
@@ -33,7 +35,7 @@ def _uri(uri: str | None) -> str:
         uri = f"sqlite:///{settings.root / uri.removeprefix('sqlite:///')}"
     return uri
 
-# %% ../../nbs/models/tracking.ipynb #55deb851
+# %% ../../nbs/models/tracking.ipynb #58f8a4be
 @contextmanager
 def tracked(experiment: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str], uri: str | None = None) -> Iterator[Any]:
     """Within the block an MLflow run `name` of `experiment` is open; gives the module mlflow, or None where nothing may be left.
@@ -47,17 +49,21 @@ def tracked(experiment: str, name: str, parameters: Mapping[str, Any], tags: Map
     from mlflow import environment_variables as patience
     patience.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(2)
     patience.MLFLOW_HTTP_REQUEST_TIMEOUT.set(10)   # seconds
+    patience.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)   # what it does is in its store, and need not be in the report
     where = _uri(uri)
     mlflow.set_tracking_uri(where)
-    try:
-        mlflow.set_experiment(experiment)
-        run = mlflow.start_run(run_name=name, tags={**tags, "esa.run_id": os.environ.get("ESA_RUN_ID", "interactive")})
-    except Exception as e:   # MLflow, SQLAlchemy and requests each raise their own
-        raise TrackingError(f"MLflow at {where.rpartition('@')[2]} does not answer ({type(e).__name__}). Start it, or set "
-                            "tracking.uri, in settings.ini or as ESA_TRACKING_URI.") from e
-    with run:
-        mlflow.log_params({k: str(v)[:500] for k, v in parameters.items()})
-        yield mlflow
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")   # hints for those who write a signature by hand
+        try:
+            mlflow.set_experiment(experiment)
+            run = mlflow.start_run(run_name=name, tags={**tags, "esa.run_id": os.environ.get("ESA_RUN_ID", "interactive")})
+        except Exception as e:   # MLflow, SQLAlchemy and requests each raise their own
+            raise TrackingError(f"MLflow at {where.rpartition('@')[2]} does not answer ({type(e).__name__}). Start it, or set "
+                                "tracking.uri, in settings.ini or as ESA_TRACKING_URI.") from e
+        with run:
+            mlflow.log_params({k: str(v)[:500] for k, v in parameters.items()})
+            yield mlflow
 
 # %% ../../nbs/models/tracking.ipynb #2c52443c
 def log_seeds(mlflow: Any, seeds: Mapping[int, Mapping[str, float | None]], mean: Mapping[str, float | None]) -> None:

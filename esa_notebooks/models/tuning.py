@@ -5,15 +5,20 @@
 # %% auto #0
 __all__ = ['Objective', 'DONE', 'distributions', 'Tuned', 'tune', 'cross_validated', 'digest_of']
 
-# %% ../../nbs/models/tuning.ipynb #3af59d7d
+# %% ../../nbs/models/tuning.ipynb #6d5b93c1
 import hashlib
 import json
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
-import optuna
+
+with warnings.catch_warnings():   # optuna asks for a widget of JupyterLab's, and complains in every report where there is none
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    import optuna
+
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage
