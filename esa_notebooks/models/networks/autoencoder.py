@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['AutoencoderNetwork', 'Autoencoder']
 
-# %% ../../../nbs/models/networks/autoencoder.ipynb #a483fb86
+# %% ../../../nbs/models/networks/autoencoder.ipynb #8e8a1d78
 from pathlib import Path
-from typing import Callable, Self
+from typing import Callable
 
 import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .network import Network, NetworkError, checked, from_bytes, scores_of, to_bytes
+from .network import Network, NetworkError, Wrapper, checked, scores_of
 from .training import Recipe, Trained, train, watched_split
 
 # %% ../../../nbs/models/networks/autoencoder.ipynb #0a49d0bc
@@ -59,12 +59,14 @@ class AutoencoderNetwork(Network):
         "The mean squared error of each window."
         return self.errors(X).mean(dim=1)
 
-# %% ../../../nbs/models/networks/autoencoder.ipynb #687f83aa
-class Autoencoder:
+# %% ../../../nbs/models/networks/autoencoder.ipynb #730496e1
+class Autoencoder(Wrapper):
     """An `AutoencoderNetwork` on scaled windows: `fit(X)`, then `score(X)` per window or `errors(X)` per sample.
 
     X has the shape (n, channels, length). `trained` tells how early stopping went.
     """
+
+    kind = AutoencoderNetwork
 
     def __init__(
         self,
@@ -89,18 +91,6 @@ class Autoencoder:
     def errors(self, X: np.ndarray) -> np.ndarray:
         "The squared error of each sample of each window, shape (n, length): see `windows.lay_back`."
         return scores_of(self.network, X, by=AutoencoderNetwork.errors)
-
-    def to_bytes(self) -> bytes:
-        "The fitted network in the safetensors format."
-        return to_bytes(self.network)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        "An autoencoder ready to score, from what `to_bytes` wrote. Raises `NetworkError` for any other bytes."
-        network = from_bytes(AutoencoderNetwork, data)
-        made = cls(**network.kept())
-        made.network = network
-        return made
 
 # %% ../../../nbs/models/networks/autoencoder.ipynb #9c09a2c9
 @patch

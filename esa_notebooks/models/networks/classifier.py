@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['LogitNetwork', 'Classifier']
 
-# %% ../../../nbs/models/networks/classifier.ipynb #b7b5e3ea
+# %% ../../../nbs/models/networks/classifier.ipynb #2961f18a
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Self
+from typing import Any, Callable, ClassVar
 
 import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .network import Network, NetworkError, checked, from_bytes, scores_of, to_bytes
+from .network import Network, NetworkError, Wrapper, checked, scores_of
 from .training import Recipe, Trained, train, watched_split
 
 # %% ../../../nbs/models/networks/classifier.ipynb #db7253a6
@@ -32,8 +32,8 @@ class LogitNetwork(Network):
         "The estimated probability of an anomaly."
         return torch.sigmoid(self.layers(X)[:, 0])
 
-# %% ../../../nbs/models/networks/classifier.ipynb #8da0c813
-class Classifier:
+# %% ../../../nbs/models/networks/classifier.ipynb #612ff85a
+class Classifier(Wrapper):
     """A network of class `kind` with `options`, trained on labelled rows. `fit(X, y)`, then `score(X)`.
 
     `recipe`: how it is trained. With `whole`, it is trained again on all rows for as many epochs as were best;
@@ -50,18 +50,6 @@ class Classifier:
     def score(self, X: np.ndarray) -> np.ndarray:
         "The estimated probability of an anomaly of each row, shape (n,). Raises `NetworkError`."
         return scores_of(self.network, X)
-
-    def to_bytes(self) -> bytes:
-        "The fitted network in the safetensors format."
-        return to_bytes(self.network)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        "A classifier ready to score, from what `to_bytes` wrote. Raises `NetworkError` for any other bytes."
-        network = from_bytes(cls.kind, data)
-        made = cls(**network.kept())
-        made.network = network
-        return made
 
 # %% ../../../nbs/models/networks/classifier.ipynb #b809d608
 @patch

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['ForecastNetwork', 'Forecaster']
 
-# %% ../../../nbs/models/networks/forecast.ipynb #22cf7a2b
+# %% ../../../nbs/models/networks/forecast.ipynb #32ba9a85
 from pathlib import Path
-from typing import Callable, Self, Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .network import Network, NetworkError, checked, from_bytes, to_bytes
+from .network import Network, NetworkError, Wrapper, checked
 from .training import Recipe, Trained, train, watched_split
 from .windows import Series, cut
 
@@ -46,12 +46,14 @@ class ForecastNetwork(Network):
         half = X.shape[2] // 2
         return (self.predicted(X)[:, half:] - X[:, 0, half:]).square().mean()
 
-# %% ../../../nbs/models/networks/forecast.ipynb #23561ce5
-class Forecaster:
+# %% ../../../nbs/models/networks/forecast.ipynb #3ee027b2
+class Forecaster(Wrapper):
     """A `ForecastNetwork` shared by all channels. `fit(scaled training series)`, then `errors(series)`.
 
     Column 0 of a series is predicted; further columns, such as command bits, are only looked at. See `windows.Series`.
     """
+
+    kind = ForecastNetwork
 
     def __init__(
         self,
@@ -64,18 +66,6 @@ class Forecaster:
         self.seed, self.recipe, self.options = seed, recipe, {"filters": filters, "depth": depth, "kernel": kernel}
         self.network: ForecastNetwork | None = None
         self.trained: Trained | None = None
-
-    def to_bytes(self) -> bytes:
-        "The fitted network in the safetensors format."
-        return to_bytes(self.network)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        "A forecaster ready to predict, from what `to_bytes` wrote. Raises `NetworkError` for any other bytes."
-        network = from_bytes(ForecastNetwork, data)
-        made = cls(**network.kept())
-        made.network = network
-        return made
 
 # %% ../../../nbs/models/networks/forecast.ipynb #3885284a
 @patch

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['NetworkError', 'Network', 'checked', 'scores_of', 'stream', 'seeded', 'architecture', 'differences', 'to_bytes',
-           'from_bytes']
+           'from_bytes', 'Wrapper']
 
-# %% ../../../nbs/models/networks/network.ipynb #6150378e
+# %% ../../../nbs/models/networks/network.ipynb #3d33d227
 import json
 import struct
 from contextlib import contextmanager
-from typing import Any, Callable, ClassVar, Iterator, Mapping
+from typing import Any, Callable, ClassVar, Iterator, Mapping, Self
 
 import numpy as np
 import pytorch_lightning as pl
@@ -161,3 +161,22 @@ def from_bytes(kind: type[Network], data: bytes) -> Network:
         raise NetworkError(f"The weights in the file are not those of its {kind.__name__}: {'; '.join(said)}.")
     network.load_state_dict(tensors)
     return network.eval()
+
+# %% ../../../nbs/models/networks/network.ipynb #af7f605f
+class Wrapper:
+    "What wraps a network of class `kind`: once fitted, it goes into bytes and comes back from them, ready to score."
+
+    kind: ClassVar[type[Network]]
+    network: Network | None = None
+
+    def to_bytes(self) -> bytes:
+        "The fitted network in the safetensors format. Raises `NetworkError` before it is fitted."
+        return to_bytes(self.network)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        "A wrapper ready to score, from what `to_bytes` wrote. Raises `NetworkError` for any other bytes."
+        network = from_bytes(cls.kind, data)
+        made = cls(**network.kept())
+        made.network = network
+        return made
