@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
-# %% ../nbs/settings.ipynb #c38e4668
+# %% ../nbs/settings.ipynb #89f81f36
 @dataclass(frozen=True)
 class Key:
     "One setting: its `kind` (str, int, float, bool, path, url or choice), default, and one line of help."
@@ -33,9 +33,13 @@ KEYS: dict[str, Key] = {
     "paths.interim": Key("path", "data/interim", "intermediate tables"),
     "paths.processed": Key("path", "data/processed", "tables a model may read"),
     "paths.reports": Key("path", "reports", "runs, their pages and the index"),
+    "paths.registry": Key("path", "registry", "journal, bundles, decisions and alarms of the model registry"),
+    "paths.governance": Key("path", "governance", "gate, approvers and declarations of models; committed and reviewed"),
     "data.mirror": Key("path", None, "folder holding copies of the sources; empty means none"),
     "data.offline": Key("bool", False, "never ask the network for data"),
     "tracking.uri": Key("url", "sqlite:///mlflow.db", "MLflow tracking store"),
+    "registry.identity": Key("str", None, "who you are in approvers.yaml, by e-mail; empty means git's user.email"),
+    "registry.key": Key("path", None, "your private Ed25519 key, outside the project; `esa-notebooks keys new` makes one"),
     "tuning.storage": Key("url", "journal:///data/interim/optuna.journal", "where Optuna keeps its studies"),
     "llm.endpoint": Key("url", None, "OpenAI-compatible endpoint; empty means a local one is started"),
     "run.cell_timeout_s": Key("int", 900, "seconds one cell may take"),

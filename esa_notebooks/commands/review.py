@@ -20,8 +20,8 @@ import typer
 from .app import Exit, app
 from ..settings import Settings, load, near_miss
 
-# %% ../../nbs/commands/review.ipynb #9a5ed49e
-TAG = "esa_notebooks.run_id"
+# %% ../../nbs/commands/review.ipynb #6da913fb
+TAG = "esa.run_id"
 
 
 def tracking_uri(settings: Settings) -> str:
