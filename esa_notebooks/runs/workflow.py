@@ -141,7 +141,7 @@ class Job:
         "The jobs that write what this one reads."
         return tuple(dict.fromkeys(self.made.values()))
 
-# %% ../../nbs/runs/workflow.ipynb #ea5e6376
+# %% ../../nbs/runs/workflow.ipynb #8de28683
 _VARIABLE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
@@ -163,16 +163,25 @@ MOST = 50_000   # jobs of one stage: beyond that somebody multiplied without loo
 
 
 def combinations(stage: Mapping[str, Any], where: str = "the stage") -> Iterator[dict[str, Any]]:
-    "The values of each combination of a stage's fan-out, those of `except` left out. Raises `WorkflowError`."
-    names, lists = list(stage.get("for", {})), list(stage.get("for", {}).values())
-    for name in (n for left_out in stage.get("except", ()) for n in left_out if n not in names):
-        raise WorkflowError(f"{where}: `except` speaks of `{name}`, which is not a variable of its `for`." + near_miss(name, names))
-    if (n := math.prod(map(len, lists))) > MOST:
+    """The values of each combination of a stage's fan-out, those of `except` left out; a named case brings variables of its own.
+
+    Raises `WorkflowError`.
+    """
+    fan, dropped = stage.get("for", {}), stage.get("except", ())
+    for name in (n for left_out in dropped for n in left_out if n not in fan):
+        raise WorkflowError(f"{where}: `except` speaks of `{name}`, which is not a variable of its `for`." + near_miss(name, fan))
+    if (n := math.prod(map(len, fan.values()))) > MOST:
         raise WorkflowError(f"{where}: its `for` makes {n:,} combinations; a stage may have {MOST:,}.")
-    for values in itertools.product(*lists):
-        chosen = dict(zip(names, values))
-        if not any(all(chosen.get(n, object()) == v for n, v in left_out.items()) for left_out in stage.get("except", ())):
-            yield chosen
+    for values in itertools.product(*fan.values()):
+        chosen = dict(zip(fan, values))
+        if any(all(chosen.get(n, object()) == v for n, v in left_out.items()) for left_out in dropped):
+            continue
+        for name, cases in fan.items():
+            more = cases[chosen[name]] if isinstance(cases, dict) else {}
+            if twice := sorted(more.keys() & chosen.keys()):
+                raise WorkflowError(f"{where}: its case {chosen[name]} sets `{twice[0]}`, which another variable of its `for` sets too.")
+            chosen |= more
+        yield chosen
 
 
 LONGEST = 200   # characters of a job's name: files are called after it, with something added
@@ -182,7 +191,7 @@ def _job_name(chosen: Mapping[str, Any]) -> str:
     "The name of a job within its stage: its values, made fit for a file name."
     return "-".join(re.sub(r"[^A-Za-z0-9._=]+", "-", str(v)).strip("-.") or "_" for v in chosen.values()) or "all"
 
-# %% ../../nbs/runs/workflow.ipynb #f520a318
+# %% ../../nbs/runs/workflow.ipynb #b4e98533
 def gathered(template: Any) -> list[str]:
     "The `stage.parameter` that a parameter gathers; none where it gathers nothing."
     asked = template.get("every", ()) if isinstance(template, dict) else ()
@@ -205,7 +214,7 @@ def _one(stage: str, spec: Mapping[str, Any], chosen: dict[str, Any], desk: Desk
         outputs_of(bound, desk.root, desk.settings)
     except (NotebookError, ParameterError) as e:
         raise WorkflowError(f"{where}: {e}") from None
-    if len(name := _job_name(chosen)) > LONGEST:
+    if len(name := _job_name({n: chosen[n] for n in spec.get("for", {})})) > LONGEST:
         raise WorkflowError(f"{where}: a job would be called {name[:40]}…, {len(name)} characters; {LONGEST} are possible. "
                             "Fan out over shorter values.")
     return Job(stage, name, spec["notebook"], chosen, {n: as_json(v) for n, v in given.items()},

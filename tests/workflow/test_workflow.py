@@ -95,6 +95,7 @@ REFUSED = {
     "every of itself": (ONE.replace("make.out}", "read.out}"), "in a circle: read → read"),
     "except that leaves nothing": (ONE.replace("    parameters: {n:", "    except: [{n: 1}, {n: 2}]\n    parameters: {n:"), "stage make: its `except` leaves no job"),
     "except of what is no variable": (ONE.replace("    parameters: {n:", "    except: [{m: 1}]\n    parameters: {n:"), "`m`"),
+    "a case that sets what is set": (ONE.replace("[1, 2]", "{1: {n: 3}}"), "its case 1 sets `n`, which another variable"),
     "two jobs that write one file": (ONE.replace("interim/{n}.txt", "interim/one.txt"), "Two jobs write data/interim/one.txt: make/1 and make/2"),
     "two stages that write one file": (ONE + "  more:\n    notebook: nbs/make.ipynb\n    parameters: {out: data/interim/2.txt}\n",
                                        "Two jobs write data/interim/2.txt"),
