@@ -5,26 +5,31 @@
 # %% auto #0
 __all__ = ['HOME', 'CODE', 'stored', 'verdicts', 'DetectorModel']
 
-# %% ../../nbs/models/served.ipynb #49c29077
+# %% ../../nbs/models/served.ipynb #53e13d48
+import threading
 from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 
 from .detectors.detector import Detector
 from .detectors.storing import DetectorError, read_archive
 
-# %% ../../nbs/models/served.ipynb #f3a185d5
+# %% ../../nbs/models/served.ipynb #218c8e2a
 HOME = "esa_notebooks.models.detectors."
 
 
 def stored(path: Path | str) -> Detector:
-    "The detector stored at `path`, ready to score. Raises `DetectorError` for a file that names none of the project's detectors."
+    """The detector stored at `path`, ready to score. Raises `DetectorError` for a file that names none of the
+    project's detectors."""
     told = read_archive(path)[0]
     family, name = str(told.get("family")), told.get("detector")
     if not family.startswith(HOME) or not family.removeprefix(HOME).isidentifier():
-        raise DetectorError(f"{path} names {family!r} as the home of its detector, which is not below {HOME}*; it is not loaded.")
+        raise DetectorError(f"{path} names {family!r} as the home of its detector, which is not below {HOME}*; it is "
+                            f"not loaded.")
     try:
         known = vars(import_module(family)).values()
     except ImportError as e:
@@ -34,24 +39,50 @@ def stored(path: Path | str) -> Detector:
             return kind.load(path)
     raise DetectorError(f"{path} holds a detector {name!r}, which {family} does not define.")
 
-# %% ../../nbs/models/served.ipynb #6ec9bf0c
-def verdicts(detector: Path | str, rows: pd.DataFrame) -> pd.DataFrame:
-    "What the detector stored in a file says of `rows`: `score` and `anomalous`, one row each. Raises `DetectorError`."
-    loaded = stored(detector)
+# %% ../../nbs/models/served.ipynb #bdac9fed
+def verdicts(detector: Path | str | Detector, rows: pd.DataFrame) -> pd.DataFrame:
+    """What a detector, or the one stored in a file, says of `rows`: `score` and `anomalous`, one row each. Raises
+    `DetectorError`."""
+    loaded = detector if isinstance(detector, Detector) else stored(detector)
     score = loaded.score(rows)
     return pd.DataFrame({"score": score, "anomalous": score > loaded.threshold}, index=rows.index)
 
+# %% ../../nbs/models/served.ipynb #93309959
+def _seen(file: Path) -> tuple[int, ...] | None:
+    "What the file system says about `file`; None when it is gone."
+    try:
+        told = file.stat()
+    except OSError:
+        return None
+    return told.st_size, told.st_ino, told.st_mtime_ns, told.st_ctime_ns
+
 
 class DetectorModel(PythonModel):
-    "A stored detector behind MLflow's interface."
+    "A stored detector behind MLflow's interface: loaded once, asked by one thread at a time."
 
     def load_context(self, context) -> None:
-        "Remember where the detector lies."
-        self.file = context.artifacts["detector"]
+        "Load the detector. Raises `DetectorError`."
+        self.file = Path(context.artifacts["detector"])
+        # looked at first: a change while it is read shows afterwards
+        self.seen, self.turn = _seen(self.file), threading.Lock()
+        self.detector = stored(self.file)
 
     def predict(self, context, model_input: pd.DataFrame, params: dict | None = None) -> pd.DataFrame:
-        "Score and decision for every row of `model_input`. Raises `DetectorError`."
-        return verdicts(self.file, model_input)
+        """Score and decision for every row of `model_input`.
+
+        Raises `MlflowException`, of which MLflow's server makes an answer that can be read: a client's error (400)
+        with the words of
+        `DetectorError` for rows that the detector refuses, and the server's own (500) when its file has changed.
+        """
+        if _seen(self.file) != self.seen:
+            raise MlflowException(f"{self.file.name} was changed or removed after this server had loaded it. Start "
+                                  f"the server again.",
+                                  INTERNAL_ERROR)
+        try:
+            with self.turn:
+                return verdicts(self.detector, model_input)
+        except DetectorError as e:
+            raise MlflowException(str(e), INVALID_PARAMETER_VALUE) from None
 
 # %% ../../nbs/models/served.ipynb #91788400
 CODE = """from mlflow.models import set_model
