@@ -11,10 +11,13 @@ from typing import Iterable
 
 from .settings import Settings
 
-# %% ../nbs/databases.ipynb #df2b459f
+# %% ../nbs/databases.ipynb #b8b7a3db
 def create_databases(names: Iterable[str], settings: Settings) -> list[str]:
-    "Create those of the databases `tracking` and `tuning` that are SQLite files and not there; what was created."
+    "Create those of the databases `tracking` and `tuning` that are SQLite files, and of `registry`, that are not there; what was created."
     made = []
+    if "registry" in set(names) and not (settings.path("paths.registry") / "journal.jsonl").exists():
+        _registry(settings)
+        made.append("registry")
     for name, setting, create in (("tracking", "tracking.uri", _tracking), ("tuning", "tuning.storage", _tuning)):
         uri = settings.get(setting)
         if name not in set(names) or not uri.startswith("sqlite:///"):
@@ -37,6 +40,15 @@ def _tracking(uri: str) -> None:
     engine = create_sqlalchemy_engine(uri)
     _initialize_tables(engine)
     engine.dispose()
+
+
+def _registry(settings: Settings) -> None:   # a journal begins with the key of this machine
+    from esa_notebooks.registry.case import identity
+    from esa_notebooks.registry.evidence import builder_key, enrolment
+    from esa_notebooks.registry.journal import append
+    folder = settings.path("paths.registry")
+    folder.mkdir(parents=True, exist_ok=True)
+    append(folder / "journal.jsonl", "enrolled", identity(settings), details=enrolment(builder_key(folder)))
 
 
 def _tuning(uri: str) -> None:

@@ -105,8 +105,8 @@ def _lines(node: yaml.Node, path: tuple = ()) -> dict[tuple, int]:
             found |= _lines(child, (*path, key.value)) | {(*path, key.value): line}
     return found
 
-# %% ../../nbs/registry/declaration.ipynb #674b9791
-class _Plain(yaml.SafeLoader):
+# %% ../../nbs/registry/declaration.ipynb #5274ac95
+class _Plain(yaml.CSafeLoader):
     "YAML in which a date stays the text that was written."
 
 
@@ -122,7 +122,7 @@ def _parsed(text: str) -> tuple[Any, dict[tuple, int]]:
                                    f"Write it out.")
         node = yaml.compose(text, Loader=_Plain)
         lines = _lines(node) if node else {(): 1}
-        return yaml.load(text, Loader=_Plain), lines   # a SafeLoader: it builds texts, numbers, lists and mappings only
+        return yaml.load(text, Loader=_Plain), lines   # a safe loader, in C: it builds texts, numbers, lists and mappings only
     except yaml.YAMLError as e:
         mark, problem = getattr(e, "problem_mark", None), getattr(e, "problem", None) or str(e).splitlines()[0]
         raise DeclarationError(f"{f'line {mark.line + 1}: ' if mark else ''}not valid YAML, {problem}.") from None

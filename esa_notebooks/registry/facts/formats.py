@@ -52,8 +52,8 @@ def _yaml(data: bytes) -> str:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError):
         return "no YAML"
 
-# %% ../../../nbs/registry/facts/formats.ipynb #9122ab64
-LOADER = "mlflow.pyfunc.model"
+# %% ../../../nbs/registry/facts/formats.ipynb #eea58a25
+LOADER = "mlflow.pyfunc.loaders.code_model"
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[a-z0-9,_-]+\])?==[A-Za-z0-9.!+_-]+\s*")
 
 
