@@ -204,7 +204,7 @@ def sentence(document: Mapping[str, Any]) -> str:
     return (f"{name} is refused: {len(reasons)} of {len(counted)} checks {do} not hold. "
             f"{' '.join(reasons[:3])}{more}") + (f" {good} hold{lived}." if waived else "")
 
-# %% ../../nbs/gate/decision.ipynb #6fe1833e
+# %% ../../nbs/gate/decision.ipynb #03c4f55f
 def steady(document: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
     "The decision `document` without what differs between executions: times, run ids, and the figures of checks that vary."
     varying = {check.name for check in policy.checks if check.varies}
@@ -213,7 +213,7 @@ def steady(document: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
         if row["check"] in varying:
             failed = row["status"] in ("failed", "missing")
             said = f"{'Not held' if failed else 'Held'} in this execution; the figure stands apart."
-            row = {**row, "value": None, "parts": [], "said": said, "why": said if failed else "", "source": "", "bound": ""}
+            row = {**row, "value": None, "parts": [], "said": said, "why": said if failed else "", "source": "", "bound": "" if failed else row["bound"]}
         rows.append(row)
     reasons = [f"“{row['title']}”: {row['why'].rstrip('.')}." for row in rows if row["status"] in ("failed", "missing")]
     subject = {name: value for name, value in document["subject"].items() if name != "run_id"}

@@ -118,7 +118,7 @@ def glance_alt(document: Mapping[str, Any]) -> str:
     told = (f"{mark.title}: {WORDS[mark.status]}" + f" ({mark.text})" * bool(mark.text) for mark in marks(document))
     return "Each check against its bound. " + "; ".join(told) + "."
 
-# %% ../../nbs/gate/pages.ipynb #336e78ad
+# %% ../../nbs/gate/pages.ipynb #380f3a56
 def who_may(people: People, name: str, domain: str, authors: list[str], at: datetime) -> str:
     "Who may approve the model `name` at the time `at`, and with which command, in a sentence or two."
     them = people.may_approve(domain, at, but=authors)
@@ -126,5 +126,5 @@ def who_may(people: People, name: str, domain: str, authors: list[str], at: date
         return (f"Nobody who is listed may approve a model of the domain {domain} that they did not build. Add a "
                 "person to governance/approvers.yaml first.")
     listed = " or ".join(f"{person.name} <{person.email}>" for person in them)
-    return (f"{listed} may approve it, with: esa-notebooks approve {name}@challenger --key THEIR_KEY. "
+    return (f"{listed} may approve it, with `esa-notebooks approve {name}@challenger --key THEIR_KEY`. "
             "Authors are not asked.")

@@ -34,7 +34,7 @@ def experiment_answer(name: str, told: pd.DataFrame, rows: pd.DataFrame, seeds: 
         return f"{what}; the paper reports {paper['auc_pr']:.3f} and {paper['auc_roc']:.3f}."
     return what + ("." if protocol == "official" else f", under the protocol {protocol}.")
 
-# %% ../../nbs/models/describe.ipynb #c4088993
+# %% ../../nbs/models/describe.ipynb #b811cf68
 def how_measured(kind: type[Detector], about: Mapping[str, Any], task: Task, seeds: int) -> str:
     "One paragraph, in Markdown: protocol, seeds, options, and where the intervals come from."
     options = ", ".join(f"{k} {v}" for k, v in about["options"].items()) or "none"
@@ -42,9 +42,11 @@ def how_measured(kind: type[Detector], about: Mapping[str, Any], task: Task, see
     fitted = len(task.split.rows(supervised))
     chance = (f"{seeds} seeds, and the figures are their means" if seeds > 1 else "one seed" if kind.stochastic
               else "one fit, for nothing in it is drawn by chance")
+    blocks = len(set(task.block[task.split.test]))
+    drawn = f"whole blocks of neighbouring segments ({blocks} in the test rows)" if blocks < len(task.split.test) else f"single rows ({blocks:,})"
     return (f"Protocol {task.split.sentence} {kind.name} is {kind.group}; it learned from {fitted:,} of {len(task.split.train):,} training "
             f"rows{'' if supervised else ' without their labels'}, {chance}. Options: {options}. Intervals are 95 %, from 1,000 resamples of "
-            f"whole blocks of neighbouring segments ({len(set(task.block[task.split.test]))} in the test rows) and of seeds.")
+            f"{drawn} and of seeds.")
 
 
 def beside(told: pd.DataFrame, paper: Mapping[str, Any]) -> pd.DataFrame:

@@ -90,7 +90,7 @@ def log_figure(mlflow: Any, svg: str, name: str) -> None:
     if mlflow is not None:
         mlflow.log_text(svg, f"figures/{name}.svg")
 
-# %% ../../nbs/models/tracking.ipynb #65984b79
+# %% ../../nbs/models/tracking.ipynb #2a8de1ba
 def log_detector(mlflow: Any, file: Path, example: pd.DataFrame, requirements: list[str]) -> str:
     "Log the stored detector `file` as a model with a signature taken from the `example` rows; the model's URI, or an empty text."
     if mlflow is None:
@@ -98,6 +98,7 @@ def log_detector(mlflow: Any, file: Path, example: pd.DataFrame, requirements: l
     from mlflow.models import infer_signature
 
     from esa_notebooks.models.served import CODE, verdicts
+    example = example.astype({c: float for c in example.select_dtypes("number").columns})   # whole numbers would cut off fractions later
     with tempfile.TemporaryDirectory() as folder:
         code = Path(folder) / "detector_model.py"
         code.write_text(CODE)

@@ -19,8 +19,8 @@ from .catalogue_standing import lineage_of, moment, states, versions
 from .impact import USED, Known, impact, known
 from .journal import stamp
 
-# %% ../../nbs/registry/catalogue.ipynb #2045593a
-def _documented(one: Mapping[str, Any], material: Material) -> dict[str, Any]:
+# %% ../../nbs/registry/catalogue.ipynb #3ddad4e9
+def _documented(one: Mapping[str, Any], material: Material, kpi: str) -> dict[str, Any]:
     "A version with its verdict, figures and lineage, as far as they are known."
     document = material.decisions.get(one["decision"])
     subject = (document or {}).get("subject") or {}
@@ -34,7 +34,7 @@ def _documented(one: Mapping[str, Any], material: Material) -> dict[str, Any]:
         "sha256": subject.get("sha256"),
         "detector": subject.get("detector"),
         "against": {k: against.get(k) for k in ("kind", "name", "version")} if against else None,
-        "figures": figures(material.records.get(run)),
+        "figures": figures(material.records.get(run), kpi),
         "lineage": lineage_of(run, material.records),
         "bundle_there": one["bundle"] in material.bundles,
     }
@@ -176,7 +176,7 @@ def _odd(made: Sequence[Mapping[str, Any]], declared: Mapping[str, Any] | None, 
         found.append(f"Its owner, {declared['owner']}, is no team that approvers.yaml lists.")
     return found
 
-# %% ../../nbs/registry/catalogue.ipynb #719aab7e
+# %% ../../nbs/registry/catalogue.ipynb #d8f07008
 _SAID = ("title", "purpose", "kind", "domain", "data_class", "risk_class", "trl", "kpi", "rollback", "human_oversight",
          "energy", "lasts_days")
 _LISTED = ("out_of_scope", "limits", "data", "consumers", "lacking")
@@ -191,7 +191,8 @@ def entry(name: str, material: Material, journal: Sequence[Mapping[str, Any]], a
     Every field is there for every model; what is not known is None, an empty text or an empty list.
     """
     declared = material.declared.get(name)
-    made = [_documented(v, material) for v in versions(journal)]
+    kpi = (declared or {}).get("kpi") or ""
+    made = [_documented(v, material, kpi) for v in versions(journal)]
     first = next((v for s in USED for v in made if v["state"] == s), None)
     lacks = "unread" if name in material.unread else "undeclared"
     amiss = [a.what for a in material.amiss if a.where == name] + _odd(made, declared, material)

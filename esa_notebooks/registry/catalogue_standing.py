@@ -110,14 +110,15 @@ def states(
     said = said or ["declared"] * declared
     return said + [lacks] * (not declared)
 
-# %% ../../nbs/registry/catalogue_standing.ipynb #d653ce3b
+# %% ../../nbs/registry/catalogue_standing.ipynb #1f734e03
 def _number(value: Any) -> bool:
     "Whether `value` is a finite number."
     return good_pair((value, value))
 
 
-def figures(record: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    "The figures of merit that a run declared: name, label, value, low, high, unit and which direction is better."
+def figures(record: Mapping[str, Any] | None, kpi: str = "") -> list[dict[str, Any]]:
+    """The figures of merit that a run declared: name, label, value, low, high, unit and which direction is better; those
+    whose label the `kpi` mentions come first."""
     found = {}
     for d in (record or {}).get("declarations") or []:
         if isinstance(d, dict) and d.get("kind") == "result" and d.get("better") in ("higher", "lower"):
@@ -126,7 +127,7 @@ def figures(record: Mapping[str, Any] | None) -> list[dict[str, Any]]:
                 about = {"label": str(d.get("label") or d["name"]), "unit": str(d.get("unit") or "")}
                 found[d["name"]] = {"name": d["name"], **about, "value": d["value"], "low": low, "high": high,
                                     "better": d["better"]}
-    return list(found.values())
+    return sorted(found.values(), key=lambda f: f["label"].casefold() not in kpi.casefold())
 
 # %% ../../nbs/registry/catalogue_standing.ipynb #8db8ef90
 def lineage_of(run_id: str | None, records: Mapping[str, Mapping]) -> dict[str, Any]:

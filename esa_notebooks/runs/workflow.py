@@ -191,7 +191,7 @@ def _job_name(chosen: Mapping[str, Any]) -> str:
     "The name of a job within its stage: its values, made fit for a file name."
     return "-".join(re.sub(r"[^A-Za-z0-9._=]+", "-", str(v)).strip("-.") or "_" for v in chosen.values()) or "all"
 
-# %% ../../nbs/runs/workflow.ipynb #b4e98533
+# %% ../../nbs/runs/workflow.ipynb #2e81f897
 def gathered(template: Any) -> list[str]:
     "The `stage.parameter` that a parameter gathers; none where it gathers nothing."
     asked = template.get("every", ()) if isinstance(template, dict) else ()
@@ -214,10 +214,11 @@ def _one(stage: str, spec: Mapping[str, Any], chosen: dict[str, Any], desk: Desk
         outputs_of(bound, desk.root, desk.settings)
     except (NotebookError, ParameterError) as e:
         raise WorkflowError(f"{where}: {e}") from None
-    if len(name := _job_name({n: chosen[n] for n in spec.get("for", {})})) > LONGEST:
+    variables = {n: chosen[n] for n in spec.get("for", {})}
+    if len(name := _job_name(variables)) > LONGEST:
         raise WorkflowError(f"{where}: a job would be called {name[:40]}…, {len(name)} characters; {LONGEST} are possible. "
                             "Fan out over shorter values.")
-    return Job(stage, name, spec["notebook"], chosen, {n: as_json(v) for n, v in given.items()},
+    return Job(stage, name, spec["notebook"], variables, {n: as_json(v) for n, v in given.items()},
                Resources(**spec.get("resources", {})), tuple(spec.get("databases", ())),
                tuple(Path(p).as_posix() for _, p in of_kind(bound, "InputFile")),
                {n: Path(p).as_posix() for n, p in of_kind(bound, "OutputFile")},

@@ -1,5 +1,6 @@
 """A small registry in a temporary folder: MLflow on SQLite, throw-away keys, tiny detectors, decisions and bundles."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -19,6 +20,7 @@ from esa_notebooks.registry.store import Store
 from esa_notebooks.runs.record import canonical
 
 NAME = "thermal-anomalies"
+README = hashlib.sha256(b"evidence\n").hexdigest()   # a file of every bundle here: what a decision compares with
 AUTHOR, ADA, BEN, OLD, OWNER = (f"{who}@example.org" for who in ("author", "ada", "ben", "old", "owner"))
 T0 = datetime(2026, 3, 1, 8, tzinfo=UTC)
 TAGS = {
@@ -58,7 +60,7 @@ def people_of(until: date = date(2027, 12, 31)) -> People:
 
 def decision_about(sha256: str, replaces: str | None = None, verdict: str = "passed", name: str = NAME, **more) -> dict:
     """A decision as gate.decision writes it, with one row."""
-    against = {"kind": "champion", "name": name, "sha256": "1" * 64, "version": replaces} if replaces else None
+    against = {"kind": "champion", "name": name, "sha256": README, "version": replaces} if replaces else None
     row = {"check": "comparison", "status": "passed" if verdict == "passed" else "failed", "value": 0.03}
     subject = {"name": name, "kind": "detector", "domain": "operational", "detector": "LR", "sha256": sha256}
     rest = {

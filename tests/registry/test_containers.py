@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -170,12 +171,16 @@ def test_the_batch_script_is_a_script():
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("containers")
+    project = folder / "project"  # a copy: an export in the meantime would change the library between two tests
+    shutil.copytree(ROOT / "esa_notebooks", project / "esa_notebooks", ignore=shutil.ignore_patterns("__pycache__"))
+    (project / "requirements").mkdir()
+    shutil.copy(ROOT / "requirements" / "lock.txt", project / "requirements" / "lock.txt")
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"height": rng.normal(size=150), "peaks": rng.integers(0, 9, 150), "channel": "A"})
     detector = ExtraTrees(0, n_estimators=5).fit(X, (X.height + rng.normal(0, 1, 150) > 1).astype(int))
     file = detector.save(folder / "detector.zip")
     unit = replace(UNIT, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
-    return unit, file, X, detector, render(unit, file, X[:3], ["scikit-learn"], folder / "out", ROOT)
+    return unit, file, X, detector, render(unit, file, X[:3], ["scikit-learn"], folder / "out", project)
 
 
 def test_the_folder_holds_what_a_build_copies(made):
@@ -259,7 +264,7 @@ def test_the_lock_of_the_container_suffices(made):
 
 def test_rendered_twice_is_rendered_the_same(made, tmp_path):
     unit, file, X, _, folder = made
-    again = render(unit, file, X[:3], ["scikit-learn"], tmp_path / "again", ROOT)
+    again = render(unit, file, X[:3], ["scikit-learn"], tmp_path / "again", folder.parent / "project")
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name != "model.sha256"):
         assert (again / path.relative_to(folder)).read_bytes() == path.read_bytes()
     assert (again / "model/artifacts/detector.zip").read_bytes() == file.read_bytes()

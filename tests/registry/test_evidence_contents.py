@@ -146,14 +146,13 @@ def test_a_missing_card_of_the_data_blocks(material, findings, tmp_path):
     assert "2(d)" in matrix.finding(draft.matrix).values["lacking"]
 
 
-def test_restricted_data_is_named_in_the_crate_and_not_packed(material, findings, tmp_path):
+def test_restricted_data_is_named_in_the_crate_and_not_packed(material, whole, tmp_path):
     import zipfile
     secret = replace(material, declaration=replace(material.declaration, data_class="restricted"))
-    for m, packed in ((material, True), (secret, False)):
-        folder = tmp_path / str(packed)
-        folder.mkdir()
-        crate = contents(m, findings, folder).files["crate/run.zip"]
-        assert any(n.endswith("t.csv") for n in zipfile.ZipFile(crate).namelist()) == packed
+    draft, *_, findings = whole
+    for made, packed in ((draft, True), (contents(secret, findings, tmp_path), False)):
+        names = zipfile.ZipFile(made.files["crate/run.zip"]).namelist()
+        assert any(n.endswith("t.csv") for n in names) == packed
 
 
 def test_what_does_not_belong_together_is_refused(material, whole, tmp_path):

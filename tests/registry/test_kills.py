@@ -115,17 +115,22 @@ def sound(world: World, before: str, after: str | None):
     return registry, now
 
 
+AFTER_EACH = (0, *range(1, 60, 2))  # before the first write, and after each: every state that can be on the disk
+
+
 @pytest.mark.parametrize(
-    "act, before, after",
+    "act, before, after, points",
     [
-        pytest.param(approve, "2", "3", id="approve"),
-        pytest.param(rollback, "2", "1", id="rollback"),
-        pytest.param(challenge, "2", "2", id="challenge", marks=pytest.mark.slow),
+        pytest.param(approve, "2", "3", AFTER_EACH, id="approve"),
+        pytest.param(rollback, "2", "1", AFTER_EACH, id="rollback"),
+        pytest.param(approve, "2", "3", range(60), id="approve, both sides", marks=pytest.mark.slow),
+        pytest.param(rollback, "2", "1", range(60), id="rollback, both sides", marks=pytest.mark.slow),
+        pytest.param(challenge, "2", "2", range(60), id="challenge, both sides", marks=pytest.mark.slow),
     ],
 )
-def test_killed_before_and_after_every_write(ready, silent, tmp_path, act, before, after):
+def test_killed_at_every_write(ready, silent, tmp_path, act, before, after, points):
     states = []
-    for nth in range(60):
+    for nth in points:
         world = copy_of(ready, tmp_path / str(nth))
         killed, _ = child(world, act, nth)
         registry, now = sound(world, before, after)
@@ -159,7 +164,7 @@ def at_random(ready, tmp_path, kills: int, seed: int) -> dict[str, int]:
 
 
 def test_killed_at_random_moments(ready, silent, tmp_path):
-    assert sum(at_random(ready, tmp_path, 5, 0).values()) == 5
+    assert sum(at_random(ready, tmp_path, 3, 0).values()) == 3
 
 
 @pytest.mark.slow

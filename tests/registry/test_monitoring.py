@@ -147,9 +147,9 @@ def _world(n: int, hard: float, rng) -> tuple[np.ndarray, np.ndarray]:
 def test_cbpe_covers_the_true_figures_under_covariate_shift():
     from sklearn.metrics import average_precision_score, f1_score
     rng, inside = np.random.default_rng(0), []
-    for _ in range(20):
-        y, score = _world(800, 0.2, rng)
-        estimator = cbpe.Estimator.learn(cbpe.Held(y, score, np.arange(800) // 10), count=20)
+    for _ in range(16):
+        y, score = _world(500, 0.2, rng)
+        estimator = cbpe.Estimator.learn(cbpe.Held(y, score, np.arange(500) // 10), count=12)
         y, score = _world(300, 0.5, rng)
         told = cbpe.estimate(estimator, score, score > 0, np.arange(300))
         for metric, true in (("f1", f1_score(y, score > 0)), ("auc_pr", average_precision_score(y, score))):

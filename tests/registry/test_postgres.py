@@ -44,7 +44,7 @@ def database():
         unprivileged = pwd.getpwnam("nobody")
         user, more = "nobody", {"user": unprivileged.pw_uid, "group": unprivileged.pw_gid, "extra_groups": []}
         os.chown(folder.parent, unprivileged.pw_uid, unprivileged.pw_gid)
-    port, run = free_port(), {"cwd": "/", "check": True, "capture_output": True, "timeout": 60, **more}
+    port, run = free_port(), {"cwd": "/", "check": True, "capture_output": True, "timeout": 300, **more}
     subprocess.run([programs() / "initdb", "-D", folder, "-A", "trust", "-U", user, "--no-sync"], **run)
     command = [programs() / "postgres", "-D", folder, "-p", str(port), "-k", folder.parent, "-F"]
     command += ["-c", "listen_addresses=127.0.0.1"]
@@ -56,21 +56,21 @@ def database():
         yield url
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(120)
         shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def until_ready(url: str, process: subprocess.Popen) -> None:
     import psycopg
 
-    for _ in range(150):
+    for _ in range(1200):
         assert process.poll() is None, "the server ended"
         try:
             psycopg.connect(url, connect_timeout=2).close()
             return
         except psycopg.OperationalError:
             time.sleep(0.1)
-    pytest.fail("PostgreSQL did not come up within 15 s")
+    pytest.fail("PostgreSQL did not come up within 120 s")
 
 
 @pytest.fixture
@@ -92,6 +92,8 @@ def server(require, database, tmp_path):
             except OSError:
                 assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
                 time.sleep(0.2)
+        else:
+            pytest.fail("the server did not come up within 120 s: " + (tmp_path / "log").read_text()[-3000:])
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # the session it was started in: the server and its one worker

@@ -67,6 +67,20 @@ def test_what_the_gate_refuses_is_journalled_and_not_registered(world):
     assert registry.store.names() == []
 
 
+def test_a_version_is_not_written_beside_figures_of_something_else(again):
+    registry = again.registry()
+    against = {"kind": "champion", "name": NAME, "sha256": "1" * 64, "version": "2"}
+    document, bundle = again.evidence(registry, 3, against=against)
+    with pytest.raises(Refused, match=r"111111111111….* is not in the evidence of that version"):
+        again.challenge(registry, 3, decision=document, bundle=bundle, at=T0 + 2 * DAY)
+    (address,) = {e.bundle for e in registry.entries() if e.version == "2" and e.bundle}
+    manifest = registry.folder / "bundles" / address / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(sha256(again.detector(2)).encode(), b"1" * 64))
+    with pytest.raises(Refused, match="gone or was changed"):
+        again.challenge(registry, 3, decision=document, bundle=bundle, at=T0 + 2 * DAY)
+    assert aliases(registry) == {"champion": "2"} and registry.entries()[-1].event == "refused"
+
+
 def nan(document):
     return {**document, "rows": [{**document["rows"][0], "value": float("nan")}]}
 

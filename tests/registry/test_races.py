@@ -24,6 +24,7 @@ def beside(acts) -> list[str]:
             said = "nothing"
             try:
                 os.close(gates[1])
+                os.write(write_end, b".")
                 os.read(gates[0], 1)  # returns when the parent closes its end
                 said = f"done {act()}"
             except RegistryError as e:
@@ -35,7 +36,7 @@ def beside(acts) -> list[str]:
                 os._exit(0)
         os.close(write_end)
         answers.append(read_end), pids.append(pid)
-    time.sleep(0.2)
+    assert [os.read(answer, 1) for answer in answers] == [b"."] * len(pids), "every child stands at the gate"
     os.close(gates[1]), os.close(gates[0])
     told = []
     for pid, answer in zip(pids, answers, strict=True):

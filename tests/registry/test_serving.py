@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -112,11 +113,10 @@ def promoted(world, seed: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(template, tmp_path_factory):
     """A registry of its own: version 1 retired, 2 in production, 3 awaiting approval."""
-    import mlflow
-
     folder = tmp_path_factory.mktemp("serving")
+    shutil.copy(template / "mlflow.db", folder / "mlflow.db")
     world = SimpleNamespace(
         folder=folder,
         registry=folder / "registry",
@@ -124,8 +124,6 @@ def world(tmp_path_factory):
         uri=f"sqlite:///{folder}/mlflow.db",
     )
     (world.governance / "models").mkdir(parents=True)
-    mlflow.set_tracking_uri(world.uri)
-    mlflow.search_experiments()  # makes the tables
     world.key, world.store = new_key(folder / "builder.key"), Store(world.uri)
     people = {
         "schema": "esa-notebooks/people/1",
@@ -178,7 +176,7 @@ def server(world):
     yield one
     if one.process.poll() is None:
         one.process.terminate()
-        one.process.wait(30)
+        one.process.wait(120)
 
 
 def post(address: str, body: bytes, kind: str = "application/json") -> tuple[int, dict]:
@@ -267,7 +265,7 @@ def test_it_ends_cleanly_and_leaves_nothing(world, server, number):
             bound(free)
     children = psutil.Process(one.process.pid).children(recursive=True)
     one.process.send_signal(number)
-    assert one.process.wait(30) == 0 and children == []
+    assert one.process.wait(120) == 0 and children == []
     assert "Traceback" not in one.process.stderr.read()
     port = int(one.address.rpartition(":")[2])
     with socket.socket() as s:

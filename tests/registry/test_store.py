@@ -3,7 +3,6 @@
 import socket
 import sqlite3
 import threading
-import time
 
 import pytest
 
@@ -15,21 +14,17 @@ from tests.registry.registry_world import NAME, T0, table
 def test_a_server_that_is_down():
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    began = time.monotonic()
     with pytest.raises(StoreError, match=rf"127\.0\.0\.1:{port} cannot be used: .*refused.*tracking\.uri"):
         Store(f"http://127.0.0.1:{port}")
-    assert time.monotonic() - began < 30
 
 
 def test_a_server_that_never_answers(monkeypatch):
     monkeypatch.setattr(module, "PATIENCE_S", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        began = time.monotonic()
         with pytest.raises(StoreError, match="said nothing for 1 s"):
             Store(f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(StoreError, match="timeout|said nothing|timed out"):
             Store(f"postgresql+psycopg://nobody@127.0.0.1:{silent.getsockname()[1]}/none")
-        assert time.monotonic() - began < 30
 
 
 def test_something_else_answers():
@@ -49,14 +44,26 @@ def test_something_else_answers():
 
 
 def test_a_server_that_dies_in_the_middle(silent, monkeypatch):
-    """Alive when it was asked, gone when it was needed: still an answer in time."""
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        uri = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    """Alive when it was asked, gone when it was needed: it is tried twice, and not for the minutes MLflow would try."""
+    calls = []
     monkeypatch.setattr(module, "sign_of_life", lambda uri: None)
-    began = time.monotonic()
-    with pytest.raises(StoreError, match="could not list its models"):
-        Store(uri).names()
-    assert time.monotonic() - began < 30
+    with socket.create_server(("127.0.0.1", 0)) as dying:
+
+        def hang_up():
+            while True:
+                call, _ = dying.accept()
+                if not (said := call.recv(1000)):
+                    return
+                calls.append(said[:4])
+                call.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(StoreError, match="could not list its models"):
+            Store(f"http://127.0.0.1:{dying.getsockname()[1]}").names()
+        socket.create_connection(dying.getsockname()).close()  # which says nothing: the end
+        thread.join(60)
+    assert calls == [b"GET "] * 2
 
 
 @pytest.mark.parametrize(

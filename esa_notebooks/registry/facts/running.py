@@ -41,8 +41,8 @@ def disturbed(detector: Detector, task: Task, *, noise: float = NOISE, source: s
     return Finding("robustness", values, source or f"{detector.name} on {task.dataset}",
                    f"AUC-PR lost, at the worst of each kind: {'; '.join(parts)}."), told
 
-# %% ../../../nbs/registry/facts/running.ipynb #5dbc7136
-def costs(detector: Path | str, rows: pd.DataFrame, *, calls: int = 200, watts_per_core: float | None = 10.0,
+# %% ../../../nbs/registry/facts/running.ipynb #945ce355
+def costs(detector: Path | str, rows: pd.DataFrame, *, calls: int = 120, watts_per_core: float | None = 10.0,
           powercap: Path = POWERCAP, timeout_s: float = 300) -> dict[str, Finding]:
     "The findings `latency`, `memory` and `energy` of a stored detector on `rows`; see `of_cost`."
     try:
