@@ -80,9 +80,9 @@ def marks(document: Mapping[str, Any]) -> list[Mark]:
         found.append(Mark(row["title"], row["status"], place, text))
     return found
 
-# %% ../../nbs/gate/pages.ipynb #d1bad3e8
+# %% ../../nbs/gate/pages.ipynb #248479dd
 _SHAPES = {"passed": "o", "waived": "D", "awaiting": "s", "failed": "X", "missing": "X"}
-_TICKS = {-4: "1/16", -3: "1/8", -2: "1/4", -1: "half", 0: "the bound", 1: "double", 2: "4 ×", 3: "8 ×", 4: "16 ×"}
+_TICKS = {-4: "1/16", -3: "1/8", -2: "1/4", -1: "half", 0: "bound", 1: "double", 2: "4 ×", 3: "8 ×", 4: "16 ×"}
 
 
 def _colour(status: str) -> str:

@@ -144,7 +144,7 @@ def test_the_environment_is_the_locked_one():
 
 def test_top_level_is_what_the_readme_says():
     there = {p.name for p in ROOT.iterdir()}
-    assert {"nbs", "esa_notebooks", "data", "reports", "tests", "settings.ini", "pyproject.toml", "environment.yml",
+    assert {"nbs", "esa_notebooks", "data", "reports", "tests", "governance", "deploy", "settings.ini", "pyproject.toml", "environment.yml",
             "Makefile", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md"} <= there
     readme = (ROOT / "README.md").read_text()
     assert "make run" in readme[:1500] and "make test" in readme[:1500]

@@ -82,6 +82,14 @@ def table(n: int = 60) -> tuple[pd.DataFrame, np.ndarray]:
     return pd.DataFrame({"height": rng.normal(2.0 * y), "width": rng.normal(size=n), "channel": "A"}), y
 
 
+def readings(seed: int = 0, rows: int = 150) -> tuple[pd.DataFrame, np.ndarray]:
+    """Rows of a number, a count and a channel, which a forest learns in a moment, and whether each is an anomaly."""
+    rng = np.random.default_rng(seed)
+    channel = np.where(np.arange(rows) % 2, "A", "B")
+    X = pd.DataFrame({"height": rng.normal(size=rows), "peaks": rng.integers(0, 9, rows), "channel": channel})
+    return X, (X.height + rng.normal(0, 1, rows) > 1).astype(int).to_numpy()
+
+
 @dataclass
 class World:
     """One registry, and what is needed to promote into it."""

@@ -11,14 +11,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import yaml
 
 from esa_notebooks.models.detectors.trees import ExtraTrees
 from esa_notebooks.registry.containers import ContainerError, Unit, check_definition, pinned, recipes, render
 from esa_notebooks.registry.declaration import read
+from tests.registry.registry_world import readings
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "python@sha256:" + "0" * 64
@@ -175,9 +174,8 @@ def made(tmp_path_factory):
     shutil.copytree(ROOT / "esa_notebooks", project / "esa_notebooks", ignore=shutil.ignore_patterns("__pycache__"))
     (project / "requirements").mkdir()
     shutil.copy(ROOT / "requirements" / "lock.txt", project / "requirements" / "lock.txt")
-    rng = np.random.default_rng(0)
-    X = pd.DataFrame({"height": rng.normal(size=150), "peaks": rng.integers(0, 9, 150), "channel": "A"})
-    detector = ExtraTrees(0, n_estimators=5).fit(X, (X.height + rng.normal(0, 1, 150) > 1).astype(int))
+    X, y = readings()
+    detector = ExtraTrees(0, n_estimators=5).fit(X, y)
     file = detector.save(folder / "detector.zip")
     unit = replace(UNIT, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     return unit, file, X, detector, render(unit, file, X[:3], ["scikit-learn"], folder / "out", project)

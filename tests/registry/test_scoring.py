@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 
@@ -17,6 +16,7 @@ from esa_notebooks.models.detectors.storing import DetectorError
 from esa_notebooks.models.detectors.trees import ExtraTrees
 from esa_notebooks.models.served import DetectorModel, stored, verdicts
 from esa_notebooks.registry.scoring import LIMIT, application, as_served, assemble, check_question, loaded, plain
+from tests.registry.registry_world import readings
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,15 +31,8 @@ def environment_put_back():
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scoring")
-    rng = np.random.default_rng(0)
-    X = pd.DataFrame(
-        {
-            "height": rng.normal(size=150),
-            "peaks": rng.integers(0, 9, 150),
-            "channel": np.where(np.arange(150) % 2, "A", "B"),
-        }
-    )
-    detector = ExtraTrees(0, n_estimators=20).fit(X, (X.height + rng.normal(0, 1, 150) > 1).astype(int))
+    X, y = readings()
+    detector = ExtraTrees(0, n_estimators=20).fit(X, y)
     file = detector.save(folder / "detector.zip")
     model = loaded(assemble(file, X[:3], ["mlflow"], folder / "model"))
     with TestClient(application(model, limit=200_000), "http://127.0.0.1", raise_server_exceptions=False) as client:

@@ -46,6 +46,7 @@ from esa_notebooks.registry.serving import (
 )
 from esa_notebooks.registry.store import Store, StoreError, log_and_register, set_alias
 from esa_notebooks.runs.conditions import SILENCE
+from tests.registry.registry_world import readings
 
 ROOT = Path(__file__).resolve().parents[2]
 WHO = "a.builder@example.org"
@@ -69,21 +70,9 @@ def environment_put_back():
     os.environ.update(before)
 
 
-def table(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    X = pd.DataFrame(
-        {
-            "height": rng.normal(size=150),
-            "peaks": rng.integers(0, 9, 150),
-            "channel": np.where(np.arange(150) % 2, "A", "B"),
-        }
-    )
-    return X, (X.height + rng.normal(0, 1, 150) > 1).astype(int).to_numpy()
-
-
 def promoted(world, seed: int) -> str:
     """A version that passed the gate: registered, its evidence bundled, and journalled as challenger."""
-    X, y = table(seed)
+    X, y = readings(seed)
     file = ExtraTrees(seed, n_estimators=10).fit(X, y).save(world.folder / f"detector{seed}.zip")
     sha = hashlib.sha256(file.read_bytes()).hexdigest()
     decision = {
@@ -146,7 +135,7 @@ def world(template, tmp_path_factory):
     journal.append(world.journal, "retired", WHO, model="thermal", version="1")
     set_alias(world.store, "thermal", "champion", "2")
     set_alias(world.store, "thermal", "challenger", "3")
-    world.X = table(9)[0]
+    world.X = readings(9)[0]
     world.offline = ExtraTrees.load(folder / "detector2.zip").score(world.X)
     world.env = {n: v for n, v in os.environ.items() if not n.startswith(("ESA_RUN", "MLFLOW_TRACKING"))} | {
         "ESA_TRACKING_URI": world.uri,
