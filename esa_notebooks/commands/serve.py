@@ -18,12 +18,12 @@ import typer
 from .app import Exit, app
 from ..settings import Settings, load
 
-# %% ../../nbs/commands/serve.ipynb #e84f20b2
+# %% ../../nbs/commands/serve.ipynb #ef3f7091
 def found(settings: Settings, wanted: "Reference", into: Path) -> tuple["Served", "People"]:
     """What may be served as `wanted`, fetched into the folder `into`, and the people of the project. Raises as
     `serving.chosen`."""
     from esa_notebooks.gate.people import read_people
-    from esa_notebooks.models.tracking import _uri
+    from esa_notebooks.models.tracking import store_uri
     from esa_notebooks.registry import journal, serving
     from esa_notebooks.registry.evidence import trusted_keys, verify_bundle
     from esa_notebooks.registry.store import Store
@@ -32,7 +32,7 @@ def found(settings: Settings, wanted: "Reference", into: Path) -> tuple["Served"
     people = read_people(settings.path("paths.governance") / "approvers.yaml")
     serving.permitted(entries, wanted)   # before a server is asked
     trusted = trusted_keys(entries, people.builders)
-    served = serving.chosen(Store(_uri(None)), registry / "bundles", entries, wanted, into,
+    served = serving.chosen(Store(store_uri(settings)), registry / "bundles", entries, wanted, into,
                             lambda bundle: [f"{c.path} {c.what}" for c in verify_bundle(bundle, trusted)])
     return served, people
 

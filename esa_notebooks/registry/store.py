@@ -93,7 +93,7 @@ def sign_of_life(uri: str) -> None:
             "(`esa-notebooks run` does), or set tracking.uri, in settings.ini or as ESA_TRACKING_URI."
         )
 
-# %% ../../nbs/registry/store.ipynb #e1010d16
+# %% ../../nbs/registry/store.ipynb #6857b253
 @dataclass(frozen=True)
 class Model:
     "A registered model: its `tags`, its `aliases` (name → version) and its `versions` (version → tags)."
@@ -105,7 +105,8 @@ class Model:
 
 
 QUIET = {n: v for n, v in SILENCE.items() if n.startswith("MLFLOW_")}
-QUIET |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(2 * PATIENCE_S)}
+QUIET |= {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+          "MLFLOW_HTTP_REQUEST_TIMEOUT": str(2 * PATIENCE_S)}
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 

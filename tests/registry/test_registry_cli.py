@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,8 +12,10 @@ from typer.testing import CliRunner
 
 import esa_notebooks.commands.registry  # noqa: F401 (hangs its commands on the application)
 from esa_notebooks.commands.app import Exit, app
+from esa_notebooks.commands.promote import concluded, held_against
 from esa_notebooks.gate.signing import public_text
 from esa_notebooks.registry.store import set_alias
+from esa_notebooks.settings import load
 from tests.registry.registry_world import ADA, AUTHOR, BEN, NAME, T0, World, datetime, key_of, timedelta
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,3 +154,28 @@ def test_keys(project, tmp_path):
     assert (
         call("keys", "new", str(project.folder / "inside.key"))[0] == 2 and not (project.folder / "inside.key").exists()
     )
+
+
+def test_what_is_in_production_is_compared_with_out_of_its_bundle(project):
+    settings, (address,) = load(), {e.bundle for e in project.registry().entries() if e.version == "2" and e.bundle}
+    with pytest.raises(Exit, match=r"model/scores\.parquet is not among its files"):
+        held_against(settings, NAME, {})
+    with pytest.raises(Exit, match=r"Version 2 .* README\.md was changed") as told:
+        (project.folder / "registry" / "bundles" / address / "README.md").write_bytes(b"evidencf\n")
+        held_against(settings, NAME, {})
+    assert told.value.code == 1
+    assert held_against(settings, NAME, {"against": "x.parquet"}) == {}, "who names a file names its version too"
+    assert held_against(settings, "never-promoted", {}) == {}
+    call("rollback", NAME, "--reason", "out of service", "--to", "none")
+    assert held_against(settings, NAME, {}) == {}, "nothing is in production: a baseline, as for a first model"
+    assert not (project.folder / "data").exists()
+
+
+@pytest.mark.parametrize("status, code", [("failed", 3), ("timed_out", 3), ("killed", 3), ("cancelled", 130)])
+def test_a_promotion_that_broke_off_is_no_refusal(project, status, code):
+    (project.folder / "decision.json").write_text(json.dumps({"verdict": "passed"}))   # of an earlier run
+    record = {"status": status, "reason": {"what": "No room.", "where": "cell 3", "do": "Make some."}}
+    bound = {"decision": SimpleNamespace(value=Path("decision.json")), "dry_run": SimpleNamespace(value=False)}
+    with pytest.raises(Exit, match=rf"{status}: No room\. \(cell 3\) Make some\.") as told:
+        concluded(load(), NAME, record, bound)
+    assert told.value.code == code
