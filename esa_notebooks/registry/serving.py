@@ -6,7 +6,7 @@
 __all__ = ['ALIASES', 'LOOPBACK', 'PARITY', 'ServingError', 'Reference', 'reference', 'permitted', 'judged', 'Served', 'fetched',
            'chosen', 'bound', 'question', 'tried', 'running', 'run']
 
-# %% ../../nbs/registry/serving.ipynb #43f1d14e
+# %% ../../nbs/registry/serving.ipynb #5d6147c3
 import json
 import re
 import signal
@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
@@ -24,8 +25,9 @@ import numpy as np
 import pandas as pd
 
 from ..files import sha256
-from .journal import Entry, check, in_production, outcomes
+from .journal import Entry, check, in_production, outcomes, stamp
 from .store import Store, download, named, present
+from .withdrawal import approved_until
 from ..settings import near_miss
 
 # %% ../../nbs/registry/serving.ipynb #c88d30c5
@@ -54,9 +56,9 @@ def reference(text: str) -> Reference:
         raise ServingError(f"No alias is called {alias}.{near_miss(alias, ALIASES)} There are {' and '.join(ALIASES)}.")
     return Reference(name, None if version else alias or "champion", version)
 
-# %% ../../nbs/registry/serving.ipynb #0439f1b7
-def permitted(entries: Sequence[Entry], wanted: Reference) -> str:
-    "The version that the journal permits to be served as `wanted`. Raises `ServingError` saying why none is."
+# %% ../../nbs/registry/serving.ipynb #54ffa635
+def permitted(entries: Sequence[Entry], wanted: Reference, at: datetime | None = None) -> str:
+    "The version that the journal permits to be served as `wanted` at the time `at` (default: now). Raises `ServingError` saying why none is."
     if broken := check(entries):
         raise ServingError(f"The journal was altered: {broken[0]}. Nothing is served on its word; `esa-notebooks "
                            f"journal --check`.")
@@ -64,15 +66,16 @@ def permitted(entries: Sequence[Entry], wanted: Reference) -> str:
     if not state:
         known = sorted({e.model for e in entries if e.model})
         raise ServingError(f"The journal knows no version of {name}.{near_miss(name, known)} A model gets there "
-                           f"through the gate: "
-                           f"`esa-notebooks promote {name}`.")
+                           f"through the gate: `esa-notebooks promote {name}`.")
     waiting = next((v for v, s in state.items() if s == "challenger"), None)
     if wanted.alias == "champion":
         version = in_production(entries, name)
         if version is None:
-            raise ServingError(f"No version of {name} is in production." + (f" Version {waiting} awaits approval: "
-                                                                            f"`esa-notebooks approve "
-                               f"{name}`. To look at it, serve {name}@challenger." if waiting else ""))
+            more = f" Version {waiting} awaits approval: `esa-notebooks approve {name}`. To look at it, serve {name}@challenger."
+            raise ServingError(f"No version of {name} is in production.{more if waiting else ''}")
+        if (until := approved_until(entries, name, version)) and until < stamp(at):
+            raise ServingError(f"The approval of version {version} of {name} ended on {until[:10]}. `esa-notebooks promote {name}` "
+                               "asks for another; `esa-notebooks rollback` goes back.")
         return version
     version = waiting if wanted.alias else wanted.version
     if version is None:

@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -478,3 +479,13 @@ def test_opssat_over_http(require, tmp_path):
     with running(application(model), bound()) as (address, _):
         assert tried(address, as_served(test[columns]), offline) <= 1e-9
     assert len(offline) == 529
+
+
+def test_an_approval_that_has_ended_permits_nothing():
+    life = entries(("challenger", "1"), ("champion", "1"))
+    last = journal.Entry(**{**vars(life[-1]), "details": {"until": "2027-03-01T23:59:59Z"}})
+    life[-1] = journal.Entry(**{**vars(last), "hash": last.computed()})
+    on = lambda text: datetime.fromisoformat(text)  # noqa: E731
+    assert permitted(life, reference("thermal"), on("2027-03-01T12:00:00+00:00")) == "1"
+    with pytest.raises(ServingError, match="approval of version 1 of thermal ended on 2027-03-01.*promote thermal"):
+        permitted(life, reference("thermal"), on("2027-03-02T00:00:00+00:00"))
