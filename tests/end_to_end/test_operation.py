@@ -15,6 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Iterator
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -254,3 +256,31 @@ def test_the_catalogue_shows_the_model_and_its_history(story):
     told = yaml.safe_load((story.project / "governance" / "models" / f"{story.name}.yaml").read_text())
     assert shown.code == 0 and told["title"] in shown.out and "version 1:" in shown.out and "version 2:" in shown.out
     assert shown.out.count("AUC-PR") >= 2, "a figure for each version"
+
+
+def test_an_alarm_is_opened_once_shown_and_closed(story):
+    assert story.back.now == "1"
+    name, detector = f"{MODELS[story.name][0]}.parquet", story.detectors["first"]
+    altered, read_table = f"data/interim/moved/{name}", pq.read_table(story.project / "data/processed" / name)
+    (story.project / altered).parent.mkdir()
+    df = read_table.to_pandas()
+    columns = [f.name for f in read_table.schema if pa.types.is_floating(f.type)]
+    df.loc[df["split"] == "test", columns] += 2 * df[columns].std()   # every sensor has moved
+    pq.write_table(pa.Table.from_pandas(df, schema=read_table.schema, preserve_index=False), story.project / altered)
+    watch = ("execute", "nbs/pipeline/monitor.ipynb", "-p", f"prepared={altered}",
+             "-p", f"model=data/interim/models/{detector}.zip", "-p", f"scores=data/interim/scores/{detector}.parquet",
+             "-p", f"declaration=governance/models/{story.name}.yaml", "-p", "alarms=data/interim/alarms.json")
+    for _ in range(2):   # the second look finds the same, and opens nothing new
+        ended = story.tool(*watch)
+        assert ended.code == 0, ended.err
+    opened = [e for e in story.entries if e.event == "alarm"]
+    assert opened and {(e.model, e.version) for e in opened} == {(story.name, "1")}
+    kinds = {json.loads(p.read_text())["kind"] for p in (story.project / "registry" / "alarms").glob("*.json")}
+    assert len(opened) == len(kinds) and "drift" in kinds
+    told, about = story.tool("registry", "alarms"), story.tool("catalogue", "show", story.name)
+    assert told.out.count("to retrain: esa-notebooks run ") == len(opened) and "alarm" in about.out.lower()
+    ident = opened[0].details["alarm"]
+    assert story.tool("registry", "alarms", "--close", ident).code == 2, "not without a reason"
+    closed = story.tool("registry", "alarms", "--close", ident, "--reason", "The sensors were recalibrated.", by=ADA)
+    assert closed.code == 0 and ident not in story.tool("registry", "alarms").out
+    assert [e.by for e in story.entries if e.event == "alarm_closed"] == [ADA]
