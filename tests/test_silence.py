@@ -43,6 +43,10 @@ mlflow.set_tracking_uri(f"sqlite:///{where}/mlflow.db")
 experiment = mlflow.create_experiment("silence", artifact_location=where)
 with mlflow.start_run(experiment_id=experiment):
     mlflow.log_metric("x", 1.0)
+mlflow.MlflowClient().create_registered_model("silence")
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+assert JsonStrictValidator(SchemaVersion.V1_6).validate_str('{"bomFormat": "CycloneDX", "specVersion": "1.6"}') is None
 class Line(pl.LightningModule):
     def __init__(self):
         super().__init__(); self.w = torch.nn.Linear(1, 1)

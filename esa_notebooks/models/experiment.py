@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALL', 'SPACES', 'Task', 'task_of', 'fitted', 'held_out', 'bar', 'Outcome', 'run', 'tuned']
 
-# %% ../../nbs/models/experiment.ipynb #5592daeb
+# %% ../../nbs/models/experiment.ipynb #35c5ce98
 import os
 import time
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence
@@ -17,12 +17,12 @@ from tqdm import tqdm
 from ..data.tables import MEASURED, Meta
 from .detectors.detector import CHANNEL, Detector
 from .detectors.storing import DetectorError
-from .protocols import Split, split_of
+from .protocols import Split, random_split, split_of
 from .scores import Scores
 from .splits import blocks, grouped_folds
 from .tuning import Tuned, cross_validated, digest_of, tune
 
-# %% ../../nbs/models/experiment.ipynb #a553c282
+# %% ../../nbs/models/experiment.ipynb #d350cb42
 ALL = "all"   # the one channel of a table that knows none
 
 
@@ -43,7 +43,7 @@ def task_of(df: pd.DataFrame, meta: Meta, protocol: str) -> Task:
     Raises `SplitError` where the table does not fit the protocol, and `DetectorError` where its rows are not segments with features.
     """
     features, group, number = meta.names("feature"), meta.one("group"), meta.one("segment") or meta.one("id")
-    split = split_of(df, meta, protocol)
+    split = random_split(df, meta) if protocol == "random" else split_of(df, meta, protocol)
     if protocol == "random" and (measured := meta.names(*MEASURED)):
         channel, place = np.full(len(df), ALL, dtype=object), np.arange(len(df))
         X = df[measured].assign(**{CHANNEL: channel}).reset_index(drop=True)

@@ -23,7 +23,6 @@ import yaml
 from esa_notebooks.files import sha256
 from esa_notebooks.gate.signing import new_key, public_text
 from esa_notebooks.registry.journal import in_production, read, timeline
-
 from tests.conftest import require
 
 from .conftest import ROOT, copy_project, tool

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from esa_notebooks.data.cards import check_card
 from esa_notebooks import style
+from esa_notebooks.data.cards import check_card
 from esa_notebooks.settings import load
 from esa_notebooks.study import look
 from tests.conftest import require

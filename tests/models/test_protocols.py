@@ -11,7 +11,7 @@ from esa_notebooks.data.sources import obtain_configured
 from esa_notebooks.data.tables import Column, Meta
 from esa_notebooks.models.detectors.linear import LR
 from esa_notebooks.models.experiment import run, task_of
-from esa_notebooks.models.protocols import PROTOCOLS, split_of
+from esa_notebooks.models.protocols import PROTOCOLS, random_split, split_of
 from esa_notebooks.models.splits import SplitError
 
 
@@ -101,7 +101,7 @@ def test_tables_that_lack_a_column(columns, protocol, words):
 def test_texts_for_segment_numbers_and_nothing_nominal():
     with pytest.raises(SplitError, match="numbered"):
         split_of(table().assign(segment=lambda d: "s" + d.segment.astype(str)), FULL, "blocked")
-    for protocol in [p for p in PROTOCOLS if p != "random"]:
+    for protocol in PROTOCOLS:
         with pytest.raises(SplitError, match="0 nominal"):
             split_of(table().assign(anomaly=1), FULL, protocol)
     with pytest.raises(SplitError, match="0 test rows"):
@@ -119,29 +119,29 @@ def bare(n: int = 500) -> pd.DataFrame:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_random_split_keeps_the_classes_and_repeats_itself(seed):
     df = bare()
-    s, again = (split_of(df, BARE, "random", seed=seed) for _ in range(2))
+    s, again = (random_split(df, BARE, seed) for _ in range(2))
     assert (s.test == again.test).all() and len(s.train) + len(s.test) == len(df) and not set(s.train) & set(s.test)
     for kind, rows in df.groupby("anomaly"):
         assert abs(df.anomaly.iloc[s.test].eq(kind).sum() - 0.3 * len(rows)) <= 0.5
     assert (s.fit == s.train).all() and (df.anomaly.iloc[s.reference] == 0).all() and f"seed {seed}" in s.sentence
-    assert (s.test[:9] != split_of(df, BARE, "random", seed=seed + 9).test[:9]).any()
+    assert (s.test[:9] != random_split(df, BARE, seed + 9).test[:9]).any()
 
 
 def test_copies_stay_on_one_side_of_a_random_split():
     df = pd.concat([bare(), bare()], ignore_index=True)
-    s = split_of(df, BARE, "random")
+    s = random_split(df, BARE)
     assert set(s.test) == {(i + 500) % 1000 for i in s.test}
 
 
 @pytest.mark.parametrize("role", ["time", "order", "segment", "id"])
 def test_a_random_split_is_refused_where_rows_have_an_order(role):
     with pytest.raises(SplitError, match="neighbours on both sides"):
-        split_of(bare().assign(place=range(500)), meta(*BARE.columns, Column("place", role)), "random")
+        random_split(bare().assign(place=range(500)), meta(*BARE.columns, Column("place", role)))
     with pytest.raises(SplitError, match="split of its own"):
-        split_of(table(), FULL, "random")
+        random_split(table(), FULL)
     with pytest.raises(SplitError, match="no label"):
-        split_of(bare()[["a", "b"]], meta(*BARE.columns[:2]), "random")
-    with pytest.raises(SplitError, match="Protocol random draws one"):
+        random_split(bare()[["a", "b"]], meta(*BARE.columns[:2]))
+    with pytest.raises(SplitError, match="has no split; official needs it"):
         split_of(bare(), BARE, "official")
 
 

@@ -15,7 +15,19 @@ from esa_notebooks.models.evaluation.metrics import EvaluationError, metrics
 from esa_notebooks.models.experiment import Task, fitted, task_of
 from esa_notebooks.models.protocols import Split
 from esa_notebooks.models.robustness import (
-    GROUPS, POWER, gravest, groups_of, noisy, readings_of, recalibrated, resamples_for, robustness, robustness_alt, spread_of, without)
+    GROUPS,
+    POWER,
+    gravest,
+    groups_of,
+    noisy,
+    readings_of,
+    recalibrated,
+    resamples_for,
+    robustness,
+    robustness_alt,
+    spread_of,
+    without,
+)
 
 
 def task_with(columns: dict, y: np.ndarray) -> Task:

@@ -19,6 +19,7 @@ from esa_notebooks.models.detectors.neighbours import KNN
 from esa_notebooks.models.detectors.trees import ExtraTrees
 from esa_notebooks.models.tracking import TrackingError, tracked
 from esa_notebooks.runs.conditions import SILENCE
+from esa_notebooks.settings import load
 
 CHANGED = ("MLFLOW_TRACKING_URI", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_RUN_ID")
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"/>'
@@ -240,6 +241,6 @@ def test_a_relative_database_lies_in_the_project_wherever_the_notebook_runs(tmp_
     (tmp_path / "nbs").mkdir()
     monkeypatch.setenv("ESA_PROJECT_ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path / "nbs")
-    assert tracking._uri("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
-    assert tracking._uri("sqlite:////elsewhere/mlflow.db") == "sqlite:////elsewhere/mlflow.db"
-    assert tracking._uri("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
+    assert tracking.store_uri(load(), "sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking.store_uri(load(), "sqlite:////elsewhere/mlflow.db") == "sqlite:////elsewhere/mlflow.db"
+    assert tracking.store_uri(load(), "http://127.0.0.1:5000") == "http://127.0.0.1:5000"

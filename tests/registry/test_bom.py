@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from esa_notebooks.gate.evidence import Finding, absent
-from esa_notebooks.registry.bom import (BomError, bom_bytes, check_bom, environment_bom, figures, licence, model_bom, pins)
+from esa_notebooks.registry.bom import (
+    BomError,
+    bom_bytes,
+    check_bom,
+    environment_bom,
+    figures,
+    licence,
+    model_bom,
+    pins,
+)
 from esa_notebooks.registry.declaration import Consumer, Declaration, Monitoring
 
 ROOT = Path(__file__).resolve().parents[2]

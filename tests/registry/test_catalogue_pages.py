@@ -19,7 +19,6 @@ from esa_notebooks.registry.catalogue_words import slug, sound
 from tests.conftest import require
 from tests.registry.catalogue_world import AT, World, declaration, showcase, world
 from tests.reports.attacks import HTML
-from tests.reports.conftest import browser  # noqa: F401  (a fixture)
 from tests.reports.test_browser import SIZES, Watched
 
 

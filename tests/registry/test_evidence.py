@@ -12,8 +12,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from esa_notebooks.files import sha256
 from esa_notebooks.gate.signing import KeyFileError, key_id, public_bytes, sign, statement
 from esa_notebooks.registry import evidence
-from esa_notebooks.registry.evidence import (KIND, MANIFEST, PREDICATE, STATEMENT, BundleError, as_json, build, builder_key,
-                                             enrolment, find_bundle, report_on, trusted_keys, verify_bundle)
+from esa_notebooks.registry.evidence import (
+    KIND,
+    MANIFEST,
+    PREDICATE,
+    STATEMENT,
+    BundleError,
+    as_json,
+    build,
+    builder_key,
+    enrolment,
+    find_bundle,
+    report_on,
+    trusted_keys,
+    verify_bundle,
+)
 from esa_notebooks.runs.record import canonical
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

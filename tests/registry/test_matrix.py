@@ -6,7 +6,17 @@ import pytest
 import yaml
 
 from esa_notebooks.registry.evidence_pages import matrix_html
-from esa_notebooks.registry.matrix import CLAUSES, Document, MatrixError, document, finding, read_annex, read_crosswalk, resolve, sentence
+from esa_notebooks.registry.matrix import (
+    CLAUSES,
+    Document,
+    MatrixError,
+    document,
+    finding,
+    read_annex,
+    read_crosswalk,
+    resolve,
+    sentence,
+)
 
 GOVERNANCE = Path(__file__).resolve().parents[2] / "governance"
 ANNEX, CROSSWALK = read_annex(GOVERNANCE / "annex_iv.yaml"), read_crosswalk(GOVERNANCE / "crosswalk.yaml")

@@ -3,16 +3,13 @@
 
 import copy
 import hashlib
-import importlib.util
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from esa_notebooks import style
 from esa_notebooks.runs import declare
-from tests.conftest import require
 
 RUN_ID = "20261124T124501Z-3fa9c1d2"
 
@@ -320,28 +317,3 @@ def good_run(tmp_path):
 @pytest.fixture
 def failed_run(tmp_path):
     return make_run(tmp_path / "reports", failed_cells(), **FAILED)
-
-
-CHROMIUM = Path("/usr/bin/chromium")
-ARGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="session")
-def browser():
-    found = CHROMIUM.exists() or shutil.which("chromium")
-    require("chromium", found, "no Chromium at /usr/bin/chromium")
-    require("chromium", importlib.util.find_spec("playwright"), "playwright is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        started = p.chromium.launch(executable_path=str(CHROMIUM if CHROMIUM.exists() else found), args=ARGS)
-        yield started
-        started.close()

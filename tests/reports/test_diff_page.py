@@ -147,7 +147,8 @@ def test_side_by_side_or_below_and_never_sideways(browser, pair, size):
 
 
 def test_no_record_stops_the_page(tmp_path):
-    from hypothesis import HealthCheck, Phase, given, settings, strategies as st
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import strategies as st
     kinds = st.sampled_from(["result", "measurement", "figure", "table", "answer"])
     declared = st.fixed_dictionaries({"kind": kinds, "name": st.just("x")}, optional={k: JUNK for k in (
         "value", "ci", "spread", "unit", "label", "digits", "rows", "columns", "caption", "alt", "why", "n_rows", "cell", "text")})

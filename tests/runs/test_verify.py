@@ -21,8 +21,19 @@ from esa_notebooks.runs.declare import DeclarationError, result
 from esa_notebooks.runs.declare import declared as all_declared
 from esa_notebooks.runs.record import RecordError, alive, find_run, git_state, new_run, read_record, runner
 from esa_notebooks.runs.retention import expendable, records
-from esa_notebooks.runs.verdict import (APART, DIFFERENT, IDENTICAL, TOLERATED, UNKNOWN, Item, Verdict, compare, document,
-                                        equal, total)
+from esa_notebooks.runs.verdict import (
+    APART,
+    DIFFERENT,
+    IDENTICAL,
+    TOLERATED,
+    UNKNOWN,
+    Item,
+    Verdict,
+    compare,
+    document,
+    equal,
+    total,
+)
 from esa_notebooks.runs.verify import Reviewer, look
 from tests.runs.conftest import Study, code, prose
 
