@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['UNDEFINED_LIMIT', 'WORDS', 'ComparisonError', 'Terms', 'detectable', 'power_at', 'compared', 'judged', 'outcome']
 
-# %% ../../nbs/gate/comparison.ipynb #fb8018e5
+# %% ../../nbs/gate/comparison.ipynb #e191bcff
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any, Mapping
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from .rules import Part, hold, no_number, shown, storable
 
@@ -36,18 +36,21 @@ class Terms:
             raise ComparisonError(f"{self} are no terms: margin > 0, amount >= 0, power and level from 0.5 to below 1, "
                                   "and at least 2 blocks are needed.")
 
-# %% ../../nbs/gate/comparison.ipynb #6162eded
+# %% ../../nbs/gate/comparison.ipynb #e9f82a0f
+_NORMAL = NormalDist()   # the standard library's, for the command line waits for every import
+
+
 def detectable(standard_error: float, power: float = 0.8, level: float = 0.95) -> float:
     """The smallest true difference that a two-sided test at `level` detects with `power`; in the unit of
     `standard_error`."""
-    return float((ndtri(0.5 + level / 2) + ndtri(power)) * standard_error)
+    return (_NORMAL.inv_cdf(0.5 + level / 2) + _NORMAL.inv_cdf(power)) * float(standard_error)
 
 
 def power_at(difference: float, standard_error: float, level: float = 0.95) -> float:
     "The probability with which a two-sided test at `level` detects a true `difference` (its sign does not matter)."
     if standard_error == 0:
         return float(difference != 0)
-    return float(ndtr(abs(difference) / standard_error - ndtri(0.5 + level / 2)))
+    return _NORMAL.cdf(abs(float(difference)) / float(standard_error) - _NORMAL.inv_cdf(0.5 + level / 2))
 
 # %% ../../nbs/gate/comparison.ipynb #10f68b08
 UNDEFINED_LIMIT = 0.05   # of the resamples, as in models.evaluation.intervals
