@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
-# %% ../nbs/settings.ipynb #89f81f36
+# %% ../nbs/settings.ipynb #78d51e9f
 @dataclass(frozen=True)
 class Key:
     "One setting: its `kind` (str, int, float, bool, path, url or choice), default, and one line of help."
@@ -42,6 +42,9 @@ KEYS: dict[str, Key] = {
     "registry.key": Key("path", None, "your private Ed25519 key, outside the project; `esa-notebooks keys new` makes one"),
     "tuning.storage": Key("url", "journal:///data/interim/optuna.journal", "where Optuna keeps its studies"),
     "llm.endpoint": Key("url", None, "OpenAI-compatible endpoint; empty means a local one is started"),
+    "llm.model": Key("str", "smollm2-135m-instruct", "the model a local service serves"),
+    "llm.port": Key("int", 8001, "port of the local service, on loopback"),
+    "llm.key": Key("path", None, "file with your team's key to the service; `esa-notebooks llm key new` makes one"),
     "run.cell_timeout_s": Key("int", 900, "seconds one cell may take"),
     "run.timeout_s": Key("int", 3600, "seconds one notebook may take"),
     "run.memory_gib": Key("float", 8.0, "resident memory, in GiB, the kernel and its children may use"),

@@ -46,7 +46,7 @@ BAD = {
     "token in a URL": ("[llm]\nendpoint = https://llm.example/v1?api_key=hunter2!\n", {}, ("password or token",)),
     "password in a path": ("[data]\nmirror = https://me:hunter2!@mirror.example/\n", {}, ("password or token",)),
     "environment near miss": ("", {"ESA_DATA_MIROR": "/x"}, ("ESA_DATA_MIROR", "Did you mean `ESA_DATA_MIRROR`?")),
-    "environment, unknown key": ("", {"ESA_LLM_MODEL": "x"}, ("ESA_LLM_MODEL", "no such setting")),
+    "environment, unknown key": ("", {"ESA_LLM_MODELS": "x"}, ("ESA_LLM_MODELS", "no such setting")),
     "environment, wrong type": ("", {"ESA_DATA_OFFLINE": "perhaps"}, ("environment variable ESA_DATA_OFFLINE", "true or false")),
 }
 
