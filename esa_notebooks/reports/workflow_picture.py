@@ -15,7 +15,7 @@ from typing import Iterable, Mapping
 from .. import style
 from ..runs.workflow import Job
 
-# %% ../../nbs/reports/workflow_picture.ipynb #fab2f64a
+# %% ../../nbs/reports/workflow_picture.ipynb #8f6f67f3
 START = "what it starts from"
 
 
@@ -42,7 +42,7 @@ def _start(jobs: Mapping[str, Job]) -> list[str]:
     sources = {s for j in jobs.values() for s in j.sources}
     folders = Counter(str(PurePosixPath(p).parent) for p in {p for j in jobs.values() for p in j.reads if p not in j.made})
     return [*([f"{len(sources)} data source{'s' * (len(sources) != 1)}"] if sources else []),
-            *(f"{n} in {folder}" for folder, n in folders.most_common(3))]
+            *(f"{n} in {folder}" for folder, n in sorted(folders.items(), key=lambda one: (-one[1], one[0]))[:3])]
 
 # %% ../../nbs/reports/workflow_picture.ipynb #43067a95
 _W, _GAP, _LINE = 208, 74, 16   # width of a box, room between columns, height of a line, in pixels

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -12,7 +14,7 @@ from esa_notebooks.data.cards import check_card
 from esa_notebooks.settings import load
 from esa_notebooks.study import look
 from tests.conftest import require
-from tests.end_to_end.conftest import DATASETS, ROOT, SIGNALS, STUDIED, copy_project, counts, records, tool
+from tests.end_to_end.conftest import DATASETS, ROOT, SIGNALS, STUDIED, copy_project, counts, environment, records, tool
 
 
 def test_the_study_runs_without_a_network(studied):
@@ -196,6 +198,14 @@ def test_the_picture_of_the_workflow_is_the_workflow(studied):
     drawn = look(load(ROOT)).picture
     assert (ROOT / "docs" / "workflow.svg").read_text(encoding="utf-8") == style.svg_for_page(drawn)
     assert (studied.project / "reports" / "workflow.svg").read_text(encoding="utf-8") == drawn
+
+
+@pytest.mark.parametrize("seed", ["1", "3"])   # the order of a set of texts differs between processes
+def test_the_picture_is_the_same_in_every_process(seed):
+    program = "from esa_notebooks.settings import load; from esa_notebooks.study import look; print(look(load()).picture, end='')"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment(PYTHONHASHSEED=seed), text=True,
+                           capture_output=True, check=True)
+    assert style.svg_for_page(ended.stdout) == (ROOT / "docs" / "workflow.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
