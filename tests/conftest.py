@@ -22,6 +22,32 @@ def _require():
     return require
 
 
+# What takes longest is begun first, so that the workers end at about the same time.
+FIRST = ["end_to_end/test_operation.py", "end_to_end", "runs", "llm", "workflow", "registry", "models"]
+
+
+def _group(nodeid: str) -> str:
+    "What one worker does alone: a folder of tests, whose fixtures of a session are dear, or the longest file."
+    within = nodeid.partition("::")[0].removeprefix("tests/")
+    return within if within in FIRST else within.partition("/")[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: n for n, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(_group(item.nodeid), len(FIRST)))   # stable: else as collected
+
+
+@pytest.hookimpl(optionalhook=True)   # there is no such hook without pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFolder(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return ByFolder(config, log)
+
+
 CHROMIUM = Path("/usr/bin/chromium")
 ARGS = [
     "--headless",
