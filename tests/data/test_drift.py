@@ -220,20 +220,20 @@ def test_a_sample_of_units_is_seeded_and_said():
 
 
 def test_speed():
-    """2,123 rows of 18 features within 3 s; 40,000 instants of 12 channels within 8 s."""
+    """2,123 rows of 18 features within 3 s of processor time; 40,000 instants of 12 channels within 8 s."""
     rng = np.random.default_rng(11)
     features = [f"f{i}" for i in range(18)]
     small = pd.DataFrame(rng.standard_normal((2123, 18)), columns=features).assign(
         split=rng.choice(["train", "test"], 2123)
     )
-    begun = time.perf_counter()
+    begun = time.process_time()
     drift(small, meta(*(Column(f, "feature") for f in features), Column("split", "split")))
-    assert time.perf_counter() - begun < 3
+    assert time.process_time() - begun < 3
     large = pd.DataFrame(remembering(0.99, (12, 40_000), 12).T, columns=features[:12])
     large["time"] = pd.date_range("2024-01-01", periods=40_000, freq="30s", tz="UTC")
-    begun = time.perf_counter()
+    begun = time.process_time()
     drift(large, meta(Column("time", "time"), *(Column(f, "channel") for f in features[:12])))
-    assert time.perf_counter() - begun < 8
+    assert time.process_time() - begun < 8
 
 
 def test_opssat_has_not_drifted_until_it_is_moved(require):

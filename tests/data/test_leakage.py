@@ -77,9 +77,9 @@ def test_overlaps_take_instants_and_leave_out_the_unknown():
 def test_a_hundred_thousand_windows_take_under_two_seconds():
     rng = np.random.default_rng(0)
     start = rng.integers(0, 10_000, 100_000)  # some five billion overlapping pairs, if they were listed
-    begun = time.perf_counter()
+    begun = time.process_time()
     found = overlapping(rng.integers(0, 3, 100_000), start, start + 5_000, rng.choice(["train", "test"], 100_000))
-    assert len(found) > 99_000 and time.perf_counter() - begun < 2
+    assert len(found) > 99_000 and time.process_time() - begun < 2
 
 
 def test_neighbours_do_not_reach_over_the_edge_of_a_group():

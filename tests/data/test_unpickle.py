@@ -417,10 +417,10 @@ FORGED = {
 @pytest.mark.parametrize("name", FORGED)
 def test_forged_tables_are_refused(name, trap):
     forged, words = FORGED[name]
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(UnpickleError, match=words):
         read_frame(write(forged))
-    assert trap == [] and time.perf_counter() - started < 5
+    assert trap == [] and time.process_time() - started < 5
 
 
 def arrow(offsets: bytes, text: bytes, length: int, kind="large_string") -> Made:
@@ -492,10 +492,10 @@ def test_categories_of_categories_end(monkeypatch):
         index = Made(
             Named("pandas.core.indexes.base", "_new_Index"), (Named("pandas", "Index"), {"data": data, "name": None})
         )
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(UnpickleError):
         read_frame(write(changed("index", index)))
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 RAW = {

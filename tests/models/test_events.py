@@ -223,10 +223,10 @@ def test_touching_anomalies_have_no_border():
 def test_a_million_samples_take_a_moment():
     rng = np.random.default_rng(3)
     truth, alarm = random_events(rng, 1_000_000, 0.05, 20), random_events(rng, 1_000_000, 0.2, 8)
-    began = time.perf_counter()
+    began = time.process_time()
     told = definitions([Series(truth, alarm, 1_000_000)])
     assert len(truth) > 2000 and len(alarm) > 20_000 and told.notna().all(axis=None)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_definitions_add_over_series_and_refuse_none():

