@@ -8,7 +8,7 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 
 # One line per target: the text after ## is its help.
-.PHONY: help run run-full test test-full benchmarks lab docs hooks lock clean clean-all
+.PHONY: help run run-full test test-full benchmarks lab docs hooks llm lock clean clean-all
 
 help: ## show this help
 	@echo "esa_notebooks: every number in a report can be followed to data, code and parameters."
@@ -22,11 +22,11 @@ run-full: run ## the study, then the whole published table, re-splits and networ
 
 test: $(READY) ## lesson cells of the notebooks, then the tests
 	@$(BIN)/nbdev-test nbs --skip-folder-re '^(pipeline|tutorials)$$' --n-workers 2
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests -n 2
 
 test-full: $(READY) ## all tests, the slow ones too
 	@$(BIN)/nbdev-test nbs --skip-folder-re '^(pipeline|tutorials)$$' --n-workers 2
-	@$(BIN)/python -m pytest tests -m "slow or not slow"
+	@$(BIN)/python -m pytest tests -n 2 -m "slow or not slow"
 
 benchmarks: $(READY) ## measure what benchmarks/ promises (about half an hour); results are written beside each script
 	@for script in benchmarks/*/*.py; do echo "== $$script" >&2; $(BIN)/python "$$script" || exit 1; done
@@ -44,20 +44,29 @@ hooks: $(READY) ## install the git hooks and nbdev's merge and diff drivers for 
 	@printf '#!/bin/sh\nexec "$(CURDIR)/$(BIN)/esa-notebooks" tidy --check\n' > "$$(git rev-parse --git-path hooks)/pre-commit"
 	@chmod +x "$$(git rev-parse --git-path hooks)/pre-commit"
 
+llm: $(READY) ## make the language model's environment, .venv-llm, and its embedded model (2.5 GB, a few minutes)
+	@$(BIN)/esa-notebooks llm env
+	@$(BIN)/esa-notebooks llm model
+
 lock: $(READY) ## resolve the newest compatible versions into requirements/lock.txt
 	@UV_DEFAULT_INDEX="$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true)"; \
 	 [ -z "$$UV_DEFAULT_INDEX" ] || export UV_DEFAULT_INDEX; [ -n "$$UV_DEFAULT_INDEX" ] || unset UV_DEFAULT_INDEX; \
 	 $(BIN)/uv pip compile --quiet --upgrade pyproject.toml requirements/torch-needs.in --extra dev \
 	  --override requirements/overrides.txt --generate-hashes --python-version 3.11 \
-	  --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" --output-file requirements/lock.txt
+	  --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" --output-file requirements/lock.txt; \
+	 for build in "cpu --override requirements/llm-overrides.txt" gpu; do $(BIN)/uv pip compile --quiet --upgrade \
+	  requirements/llm-$${build%% *}.in $${build#$${build%% *}} --generate-hashes --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" \
+	  --output-file requirements/llm-$${build%% *}.txt; done
 
 clean: ## remove what runs made: reports, interim and processed data, caches
+	@[ ! -f data/interim/llm/service.json ] || $(BIN)/esa-notebooks llm down
 	@find reports -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
 	@rm -rf data/interim data/processed _docs _proc .pytest_cache .ruff_cache .snakemake
-	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 clean-all: clean ## and the environment and the obtained data
-	@chmod -R u+w data/raw 2>/dev/null || true; rm -rf .venv data/raw mlflow.db mlruns
+	@chmod -R u+w data/raw 2>/dev/null || true; rm -rf .venv .venv-llm data/raw mlflow.db mlruns
 
 # The environment is made when it is missing or a lock changed. The mark of readiness comes last, so that an interrupted
 # set-up is never taken for a finished one.

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['settings_', 'gc', 'main']
 
-# %% ../nbs/cli.ipynb #39107c7f
+# %% ../nbs/cli.ipynb #baa465af
 import errno
 import sys
 from typing import Annotated
 
 import typer
 
-from .commands import work, review, compare, pages, data, registry, promote, serve, catalogue, source   # each hangs its commands on `app`
+from .commands import work, review, compare, pages, data, registry, promote, serve, catalogue, source, llm, gateway, deploy   # each hangs its commands on `app`
 from .commands.app import Exit, app
 from .runs.warm import hand_over
 from .settings import KEYS, SettingsError, load

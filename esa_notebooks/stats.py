@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Interval', 'wilson', 'autocorrelation', 'effective_sample_size', 'block_length', 'bootstrap_interval', 'share',
-           'Paired', 'paired', 'holm', 'Resampled', 'corrected_resampled', 'cluster_weights', 'Friedman', 'friedman',
-           'critical_difference', 'alike']
+           'Paired', 'paired', 'holm', 'Resampled', 'corrected_resampled', 'cluster_weights', 'Clustered', 'clustered',
+           'effective_rows', 'clustered_share', 'Friedman', 'friedman', 'critical_difference', 'alike']
 
 # %% ../nbs/stats.ipynb #dc173b38
 import math
@@ -226,6 +226,71 @@ def cluster_weights(clusters: np.ndarray, n_resamples: int = 1000, seed: int = 0
     for done in range(0, n_resamples, per_batch):
         drawn = rng.multinomial(len(names), share, min(per_batch, n_resamples - done))
         yield drawn[:, member].astype(float)
+
+# %% ../nbs/stats.ipynb #ef06a880
+class Clustered(NamedTuple):
+    "A mean or ratio over `n` rows in `clusters`, its standard error, interval and two-sided p-value against zero."
+    n: int
+    clusters: int
+    value: float
+    error: float
+    interval: Interval | None
+    p: float | None
+
+
+def clustered(x: np.ndarray, clusters: np.ndarray, of: np.ndarray | None = None, level: float = 0.95) -> Clustered:
+    """The mean of `x`, shape (n,), or the ratio sum(x) / sum(of), where whole `clusters`, shape (n,), were sampled.
+
+    Sandwich variance, scaled by clusters / (clusters - 1); interval and p-value from Student's t with clusters - 1
+    degrees of freedom (Miller 2024, arXiv:2411.00640, section 2.2; for the ratio Cochran 1977, section 6.3). Where
+    nothing varies, interval and p-value are None. Raises ValueError for fewer than two clusters, shapes that differ,
+    values that are not finite, or a sum of `of` that is not positive.
+    """
+    x, of = _series(x), np.ones(len(x)) if of is None else _series(of)
+    names, member = np.unique(np.asarray(clusters), return_inverse=True)
+    _check_level(level)
+    if not len(x) == len(of) == len(member):
+        raise ValueError(f"{len(x)} values, {len(of)} denominators and {len(member)} clusters do not belong together.")
+    if len(names) < 2 or of.sum() <= 0:
+        raise ValueError(f"{len(names)} cluster(s), denominators that sum to {of.sum():g}: two clusters and a "
+                         "positive sum are needed for an error to be known.")
+    k, value = len(names), float(x.sum() / of.sum())
+    sums = np.bincount(member, x - value * of)
+    error = math.sqrt(k / (k - 1) * float(sums @ sums)) / float(of.sum())
+    if error <= 1e-12 * max(abs(value), float(np.abs(x).max()) / float(of.mean())):   # no spread but that of rounding
+        return Clustered(len(x), k, value, 0.0, None, None)
+    half = float(special.stdtrit(k - 1, 0.5 + level / 2)) * error
+    return Clustered(len(x), k, value, error, Interval(value - half, value + half),
+                     float(2 * special.stdtr(k - 1, -abs(value) / error)))
+
+# %% ../nbs/stats.ipynb #5330a390
+def effective_rows(x: np.ndarray, clusters: np.ndarray) -> float:
+    """Number of independent rows with the same uncertainty of their mean as `x`, scores between 0 and 1 of shape
+    (n,), where whole `clusters`, shape (n,), were sampled; the number of clusters where nothing varies (Korn &
+    Graubard 1998).
+
+    Never more than the rows are worth when independent. Raises ValueError as `clustered` does, and for scores outside
+    0 to 1.
+    """
+    told, x = clustered(x, clusters), np.asarray(x, float)
+    if x.min() < 0 or x.max() > 1:
+        raise ValueError(f"A score is between 0 and 1; got {x.min():g} to {x.max():g}.")
+    noise = max(told.error**2, float(x.var(ddof=1)) / len(x))
+    return told.value * (1 - told.value) / noise if told.interval else float(told.clusters)
+
+
+def clustered_share(x: np.ndarray, clusters: np.ndarray, level: float = 0.95) -> Interval:
+    """Interval for the mean of scores between 0 and 1, `x` of shape (n,), where whole `clusters`, shape (n,), were
+    sampled.
+
+    Wilson's interval at `effective_rows`, with Student's quantile for the normal one (Dean & Pagano 2015,
+    doi:10.1093/jssam/smv024). Raises ValueError as `effective_rows` does.
+    """
+    told, n = clustered(x, clusters, level=level), effective_rows(x, clusters)
+    p, t = told.value, float(special.stdtrit(told.clusters - 1, 0.5 + level / 2))
+    centre, half = p + t**2 / (2 * n), t * math.sqrt(max(0.0, p * (1 - p)) / n + (t / (2 * n)) ** 2)
+    low, high = (centre - half) / (1 + t**2 / n), (centre + half) / (1 + t**2 / n)
+    return Interval(0.0 if p <= 0 else float(low), 1.0 if p >= 1 else float(high))
 
 # %% ../nbs/stats.ipynb #4fc51f87
 class Friedman(NamedTuple):

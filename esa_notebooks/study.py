@@ -130,24 +130,28 @@ def look(settings: Settings, names: Iterable[str] = (), sets: Iterable[str] = ()
                  "" if swept else draw_workflow(everything, {n: a.get("about", "") for n, a in spec["stages"].items()},
                                                 spec.get("title", "The workflow")))
 
-# %% ../nbs/study.ipynb #78768ec8
+# %% ../nbs/study.ipynb #7247c837
 def say(text: str) -> None:
     "One line of progress."
     print(text, file=sys.stderr, flush=True)
 
 
+def _had(job: Job) -> list[str]:
+    "What a job needs that may not be to be had, as the index calls it."
+    return [*job.sources, *(f"the service {name}" for name in job.services)]
+
+
 def note_not_obtained(study: Study) -> bool:
-    "Tell the index which sources could not be had; what is known of others stays. Whether anything changed."
+    "Tell the index which sources and services could not be had; what is known of others stays. Whether anything changed."
     path = study.settings.path("paths.reports") / "not-obtained.json"
-    asked = {n for j in study.jobs.values() for n in j.sources}
+    asked = {n for j in study.jobs.values() for n in _had(j)}
     try:
         before = json.loads(path.read_text())
         stays = [m for m in before if m["what"] not in asked]
     except (OSError, ValueError, KeyError, TypeError):
         before, stays = [], []
-    first = [s for s in study.states.values() if s.state in (NOT_OBTAINED, REFUSED) and s.job.sources]
-    missing = [{"what": name, "why": s.why, "do": s.do or "Obtain the original file.", "when": now()}
-               for s in first for name in s.job.sources]
+    lacking = {name: s for s in study.states.values() if s.state in (NOT_OBTAINED, REFUSED) for name in _had(s.job)}
+    missing = [{"what": name, "why": s.why, "do": s.do or "Obtain the original file.", "when": now()} for name, s in lacking.items()]
     known = {(m["what"], m["why"]) for m in before} if isinstance(before, list) else set()
     if {(m["what"], m["why"]) for m in [*stays, *missing]} == known and path.exists():
         return False
@@ -155,41 +159,41 @@ def note_not_obtained(study: Study) -> bool:
     write_beside(path, json.dumps([*stays, *missing], indent=1, ensure_ascii=False) + "\n")
     return True
 
-# %% ../nbs/study.ipynb #4e0d85e1
-def _seen(study: Study) -> list[Any]:
-    "The jobs as the view needs them: with what earlier runs say about how long those to run will take."
+# %% ../nbs/study.ipynb #8715330b
+def _seen(study: Study, todo: Iterable[str]) -> list[Any]:
+    "The jobs as the view needs them: with what earlier runs say about how long those `todo` will take."
     from esa_notebooks.runs.forecast import Durations
     from esa_notebooks.runs.forecast import Job as Seen
     known, seen = Durations(study.shelf), []
     for name, job in study.jobs.items():
         if study.states[name].state in (NOT_OBTAINED, REFUSED):
             continue
-        fresh = name not in study.todo
+        fresh = name not in todo
         expected = None if fresh else known.expected(asked_by(study, name), Path(job.notebook).stem)
         seen.append(Seen(name, job.stage, job.name, job.needs, expected, job.resources.cpu, fresh))
     return seen
 
 
-def _warm(study: Study, warm: bool) -> Any:
+def _warm(study: Study, todo: list[str], warm: bool) -> Any:
     "A warm runner for the notebooks to run, or nothing."
-    if not warm or len(study.todo) < 3:
+    if not warm or len(todo) < 3:
         return nullcontext({})
     from esa_notebooks.runs.warm import third_party, warm_runner
-    jobs = [study.jobs[n] for n in study.todo]
+    jobs = [study.jobs[n] for n in todo]
     named = {module for job in jobs for module in job.modules}
     return warm_runner(study.settings.root, third_party({study.desk.find(j.notebook) for j in jobs}, study.settings.root, named))
 
-# %% ../nbs/study.ipynb #e4f97119
-def _conducted(study: Study, cores: int, warm: bool) -> dict[str, str]:
-    "Have Snakemake run what is to be run, and show it; `{job: outcome}`."
+# %% ../nbs/study.ipynb #e6adb790
+def _conducted(study: Study, todo: list[str], cores: int, warm: bool) -> dict[str, str]:
+    "Have Snakemake run the jobs `todo`, and show it; `{job: outcome}`."
     from esa_notebooks.runs.notices import ENDS
     from esa_notebooks.runs.watch import Watch
     settings, log, drawn = study.settings, study.folder / "snakemake.log", [time.monotonic(), 0]
     arguments = command(settings.root, settings.path("paths.reports"), _profile(settings), cores, memory_gib())
-    for name in study.todo:
+    for name in todo:
         (study.folder / f"{name}.state").unlink(missing_ok=True)
     env = {**os.environ, "ESA_PROJECT_ROOT": str(settings.root), "ESA_CONDUCTED": "1"}
-    with Watch(_seen(study), settings.path("paths.reports"), cores) as view, _warm(study, warm) as more:
+    with Watch(_seen(study, todo), settings.path("paths.reports"), cores) as view, _warm(study, todo, warm) as more:
         conductor = Conductor(arguments, log, {**env, **more})
 
         def poll() -> None:
@@ -200,12 +204,12 @@ def _conducted(study: Study, cores: int, warm: bool) -> dict[str, str]:
                 drawn[:] = time.monotonic(), 0
 
         code = conductor.watch(poll)
-        found = outcomes(study.folder, {n: study.jobs[n] for n in study.todo}, conductor.stopped)
+        found = outcomes(study.folder, {n: study.jobs[n] for n in todo}, conductor.stopped)
         view.end("cancelled" if conductor.stopped else "")
     for name, reason in unrecorded(study.folder, found).items():
         say(f"{name}  {reason}")
     unexplained = code and not conductor.stopped and set(found.values()) <= {"succeeded", "up to date"}
-    if unexplained or (code and not any((study.folder / f"{n}.state").exists() for n in study.todo)):
+    if unexplained or (code and not any((study.folder / f"{n}.state").exists() for n in todo)):
         say(f"Snakemake ended with exit code {code}. The end of {os.path.relpath(log)}:\n{last_words(log)}")
     return found
 
@@ -215,7 +219,41 @@ def _profile(settings: Settings) -> str:
     profile = settings.get("study.profile")
     return "default" if profile == "laptop" else profile
 
-# %% ../nbs/study.ipynb #5675d63d
+# %% ../nbs/study.ipynb #3bc067e9
+def _late(study: Study) -> list[str]:
+    "The jobs to run that speak to a service, or stand on one that does."
+    late: set[str] = set()
+    for name, job in study.jobs.items():   # each after those it stands on
+        if job.services or late & set(job.needs):
+            late.add(name)
+    return [n for n in study.todo if n in late]
+
+
+def _last(study: Study, late: list[str], outcome: dict[str, str], run: Callable) -> dict[str, str]:
+    "Have `run` do the jobs `late` while their service runs; `{job: outcome}`. `outcome` says how what they stand on ended."
+    from .llm.environment import CannotMake
+    from .llm.model import ModelError
+    from .llm.service import ServiceError, served
+    if "cancelled" in outcome.values():
+        return dict.fromkeys(late, "cancelled")
+    ended = dict(outcome)
+    for name in late:
+        stands = all(n in late and ended[n] != "skipped" or ended[n] in ("succeeded", "up to date") for n in study.jobs[name].needs)
+        ended[name] = TO_RUN if stands else "skipped"
+    ready = [n for n in late if ended[n] == TO_RUN]
+    try:
+        with served(study.settings, say) if ready else nullcontext():
+            return {n: ended[n] for n in late} | (run(ready) if ready else {})
+    except (CannotMake, ModelError, ServiceError) as e:
+        state = REFUSED if isinstance(e, ServiceError) else NOT_OBTAINED   # what is here and does not start is not merely missing
+        why, do = (f"{e.what} {e.why}", e.do) if isinstance(e, CannotMake) else (str(e), "`esa-notebooks llm up` tries again.")
+        for name in ready:
+            study.states[name] = State(study.jobs[name], state, why, do=do)
+            say(f"{name}  {state}  {e}")
+        note_not_obtained(study)
+        return {n: ended[n] for n in late} | dict.fromkeys(ready, state)
+
+# %% ../nbs/study.ipynb #81bcef27
 def run_study(names: Iterable[str] = (), settings: Settings | None = None, *, sets: Iterable[str] = (), workflow: str = STUDY,
               wait: bool = False, cores: int | None = None, warm: bool = True) -> tuple[Study, dict[str, str]]:
     """Bring the study up to date: the study as it stood, and `{job: outcome}`.
@@ -223,12 +261,15 @@ def run_study(names: Iterable[str] = (), settings: Settings | None = None, *, se
     An outcome is one of the five statuses, `up to date`, `skipped`, `not obtained` or `refused`. Raises `WorkflowError`.
     """
     settings, cores = settings or load(), cores or len(os.sched_getaffinity(0))
+    names, sets = list(names), list(sets)
     reports = settings.path("paths.reports")
     with only_one(reports / "workflow", wait, say):
         study = look(settings, names, sets, workflow, sources)
         too_much(study.jobs.values(), cores, memory_gib())
         changed = note_not_obtained(study)
-        tell(study.states, study.desk, study.shelf, study.folder, study.todo)
+        late = _late(study)
+        soon = [n for n in study.todo if n not in late]
+        tell(study.states, study.desk, study.shelf, study.folder, soon)
         study.memory.save()
         outcome = {n: s.state for n, s in study.states.items()}
         for n, s in study.states.items():
@@ -237,7 +278,17 @@ def run_study(names: Iterable[str] = (), settings: Settings | None = None, *, se
         if study.todo:
             if made := create_databases({d for n in study.todo for d in study.jobs[n].databases}, settings):
                 say(f"created the databases {', '.join(made)}")
-            outcome |= _conducted(study, cores, warm)
+        if soon:
+            outcome |= _conducted(study, soon, cores, warm)
+        if late:
+            index(settings)
+
+            def run(ready: list[str]) -> dict[str, str]:   # what the first round made is there now
+                again = look(settings, names, sets, workflow)
+                tell(again.states, again.desk, again.shelf, again.folder, ready)
+                return _conducted(again, ready, cores, warm)
+
+            outcome |= _last(study, late, outcome, run)
         lacking = [s.run for s in study.states.values() if s.run and not (s.run / "report.html").is_file()]
         for run in lacking:
             show(run)

@@ -106,7 +106,7 @@ def load_workflow(path: Path) -> dict[str, Any]:
                 raise WorkflowError(f"{path.name}: stages.{stage}.resources.{what} is {amount}, which is no amount of anything.")
     return spec
 
-# %% ../../nbs/runs/workflow.ipynb #bdd4cc61
+# %% ../../nbs/runs/workflow.ipynb #fcac39fc
 @dataclass(frozen=True)
 class Resources:
     "What a job may use: processors, resident memory in GiB, minutes."
@@ -125,6 +125,7 @@ class Job:
     given: dict[str, Any]
     resources: Resources
     databases: tuple[str, ...]
+    services: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     writes: dict[str, str] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
@@ -191,7 +192,7 @@ def _job_name(chosen: Mapping[str, Any]) -> str:
     "The name of a job within its stage: its values, made fit for a file name."
     return "-".join(re.sub(r"[^A-Za-z0-9._=]+", "-", str(v)).strip("-.") or "_" for v in chosen.values()) or "all"
 
-# %% ../../nbs/runs/workflow.ipynb #2e81f897
+# %% ../../nbs/runs/workflow.ipynb #82a7c6e9
 def gathered(template: Any) -> list[str]:
     "The `stage.parameter` that a parameter gathers; none where it gathers nothing."
     asked = template.get("every", ()) if isinstance(template, dict) else ()
@@ -219,7 +220,7 @@ def _one(stage: str, spec: Mapping[str, Any], chosen: dict[str, Any], desk: Desk
         raise WorkflowError(f"{where}: a job would be called {name[:40]}…, {len(name)} characters; {LONGEST} are possible. "
                             "Fan out over shorter values.")
     return Job(stage, name, spec["notebook"], variables, {n: as_json(v) for n, v in given.items()},
-               Resources(**spec.get("resources", {})), tuple(spec.get("databases", ())),
+               Resources(**spec.get("resources", {})), tuple(spec.get("databases", ())), tuple(spec.get("services", ())),
                tuple(Path(p).as_posix() for _, p in of_kind(bound, "InputFile")),
                {n: Path(p).as_posix() for n, p in of_kind(bound, "OutputFile")},
                tuple(s for _, s in of_kind(bound, "DataSource")), tuple(m for _, m in of_kind(bound, "Module")))
