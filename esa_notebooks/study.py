@@ -219,14 +219,14 @@ def _profile(settings: Settings) -> str:
     profile = settings.get("study.profile")
     return "default" if profile == "laptop" else profile
 
-# %% ../nbs/study.ipynb #3bc067e9
+# %% ../nbs/study.ipynb #f095f550
 def _late(study: Study) -> list[str]:
     "The jobs to run that speak to a service, or stand on one that does."
-    late: set[str] = set()
-    for name, job in study.jobs.items():   # each after those it stands on
-        if job.services or late & set(job.needs):
-            late.add(name)
-    return [n for n in study.todo if n in late]
+    late: list[str] = []
+    for name in study.todo:   # each after those it stands on
+        if study.jobs[name].services or set(late) & set(study.jobs[name].needs):
+            late.append(name)
+    return late
 
 
 def _last(study: Study, late: list[str], outcome: dict[str, str], run: Callable) -> dict[str, str]:
@@ -248,8 +248,10 @@ def _last(study: Study, late: list[str], outcome: dict[str, str], run: Callable)
         state = REFUSED if isinstance(e, ServiceError) else NOT_OBTAINED   # what is here and does not start is not merely missing
         why, do = (f"{e.what} {e.why}", e.do) if isinstance(e, CannotMake) else (str(e), "`esa-notebooks llm up` tries again.")
         for name in ready:
-            study.states[name] = State(study.jobs[name], state, why, do=do)
-            say(f"{name}  {state}  {e}")
+            job = study.jobs[name]
+            first = why if job.services else f"It stands on {', '.join(n for n in job.needs if n in ready)}."
+            study.states[name] = State(job, state, first, do=do if job.services else "")
+            say(f"{name}  {state}  {first}" + (f" {do}" if job.services else ""))
         note_not_obtained(study)
         return {n: ended[n] for n in late} | dict.fromkeys(ready, state)
 

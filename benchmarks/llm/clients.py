@@ -1,7 +1,7 @@
 """Sixty-four clients for two minutes against the front: is every answer there, is it the right one, is memory flat.
 
-    python benchmarks/llm/clients.py                          # 64 clients, 60 + 120 s; writes clients.json beside it
-    python benchmarks/llm/clients.py --seconds 5 --warm 2     # shorter, on the screen only
+    python benchmarks/llm/clients.py                          # 64 clients, some 5 minutes; writes clients.json
+    python benchmarks/llm/clients.py --warm 100 --seconds 20  # shorter, on the screen only
     python benchmarks/llm/clients.py --service URL --model M  # over a real service, whose answers differ; screen only
 
 The front runs in a process of its own, as `esa-notebooks llm front` runs it: keys, policy, quota and audit log on the
@@ -9,10 +9,14 @@ disk, one entry before and one after each request. Behind it, in this process, a
 the text it was given. Each request carries a word that occurs once in the whole run, and the answer must be that word;
 every second request is a stream. A request without an answer is *lost*, one with another's word *swapped*.
 
-Memory is the resident set of the front, read twice a second. The clients run for a minute before that, because the
-quota looks back over one: until then it has more to remember with each request. A straight line is fitted (Theil-Sen);
-its 95 % interval allows for the dependence of successive readings (moving-block bootstrap of the residuals, blocks of
-10 s). "Flat" means that the interval includes zero or less, or that its upper end would need more than a day for a GiB.
+Memory is the resident set of the front, read twice a second for the two minutes, with the number of requests answered
+by then. Before that, the same clients run until WARM requests are answered, and for MINUTE_S at least: the quota looks
+back over a minute and has more to read until one has passed, and the allocator of C (glibc) keeps what each of its
+arenas, one for each thread of the front, needed at the most. Growth is the increase over the requests, in bytes a
+request, with a 95 % interval: blocks of 10 s are the clusters of `stats.clustered`, for successive readings depend on
+one another. "Flat" means that the upper end of the interval lies below 85 bytes, the size of one request's id as a
+Python text: so a server that kept no more than the ids would fail. Less than that would pass, and an interval too wide
+to exclude it fails.
 """
 
 import argparse
@@ -31,11 +35,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import psutil
-from scipy.stats import theilslopes
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[2]))
-CLIENTS, SECONDS, WARM_S, SEED, PERIOD_S, BLOCK_S = 64, 120, 60, 7, 0.5, 10
+CLIENTS, SECONDS, WARM, MINUTE_S, PERIOD_S, BLOCK_S = 64, 120, 6_000, 60, 0.5, 10
+ONE_ID = sys.getsizeof("req-" + "0" * 32)  # bytes
 FRONT = """
 import sys
 from pathlib import Path
@@ -63,10 +67,10 @@ audit: {{prompts: false}}
 """
 
 
-async def client(number: int, http: httpx.AsyncClient, until: float, told: list) -> None:
+async def client(number: int, http: httpx.AsyncClient, over: asyncio.Event, told: list) -> None:
     """One client: it asks and waits until the time is over. A row each: word, text, seconds, request id, error."""
     count = 0
-    while time.monotonic() < until:
+    while not over.is_set():
         word, stream, began = f"word-{number:02}-{count:06}", count % 2 == 1, time.perf_counter()
         body = {"model": "small", "messages": [{"role": "user", "content": word}], "max_tokens": 16, "stream": stream}
         text, request, wrong = "", None, None
@@ -88,51 +92,48 @@ async def client(number: int, http: httpx.AsyncClient, until: float, told: list)
         count += 1
 
 
-async def drive(url: str, key: str, front: psutil.Process, clients: int, seconds: float, warm: float) -> tuple:
-    """All clients at once; their rows, and the readings of memory (seconds, bytes)."""
-    told, memory, began = [], [], time.monotonic()
-    last = began + warm + seconds
+async def drive(url: str, key: str, front: psutil.Process, clients: int, seconds: float, warm: int) -> tuple:
+    """All clients at once; their rows, and the readings of memory: seconds, requests answered so far, bytes."""
+    told, memory, over = [], [], asyncio.Event()
     headers = {"Authorization": f"Bearer {key}", "X-Data-Class": "internal", "X-Purpose": "evaluation"}
-
-    async def watch() -> None:
-        await asyncio.sleep(warm)
-        while True:
-            memory.append((time.monotonic() - began, front.memory_info().rss))
-            await asyncio.sleep(PERIOD_S)
-
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=300, limits=limits) as http:
-        watching = asyncio.create_task(watch())
-        await asyncio.gather(*(client(n, http, last, told) for n in range(clients)))
-        watching.cancel()
+        asking = [asyncio.create_task(client(n, http, over, told)) for n in range(clients)]
+        began = time.monotonic()
+        while len(told) < warm or time.monotonic() < began + MINUTE_S:
+            await asyncio.sleep(PERIOD_S)
+        began = time.monotonic()
+        while (at := time.monotonic() - began) < seconds + PERIOD_S:
+            memory.append((at, len(told), front.memory_info().rss))
+            await asyncio.sleep(PERIOD_S)
+        over.set()
+        await asyncio.gather(*asking)
     return told, memory
 
 
-def slope(memory: list, seed: int = SEED) -> dict:
-    """MiB an hour: Theil-Sen, with a 95 % interval of a moving-block bootstrap of the residuals."""
-    at, rss = np.array(memory).T
-    at, rss = at / 3600, rss / 2**20
-    fitted = theilslopes(rss, at)
-    line = fitted.intercept + fitted.slope * at
-    rest, block, rng = rss - line, max(1, int(BLOCK_S / PERIOD_S)), np.random.default_rng(seed)
-    starts = rng.integers(0, max(1, len(rest) - block + 1), (400, -(-len(rest) // block)))
-    drawn = [
-        theilslopes(line + np.concatenate([rest[s : s + block] for s in row])[: len(rest)], at).slope for row in starts
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+def growth(memory: list) -> dict:
+    """What the resident set grew by, in bytes a request."""
+    from esa_notebooks.stats import clustered
+
+    at, requests, rss = np.array(memory).T
+    found = clustered(np.diff(rss), at[:-1] // BLOCK_S, of=np.diff(requests))
+    low, high = found.interval or (found.value, found.value)  # None: it grew by the same in every block
     return {
-        "mib_per_hour": round(float(fitted.slope), 2),
-        "interval_95": [round(float(low), 2), round(float(high), 2)],
-        "first_mib": round(float(rss[0]), 1),
-        "last_mib": round(float(rss[-1]), 1),
-        "highest_mib": round(float(rss.max()), 1),
-        "flat": bool(low <= 0 or high < 1024 / 24),
+        "warm_up_requests": int(requests[0]),
+        "requests": int(requests[-1] - requests[0]),
+        "seconds": round(float(at[-1]), 1),
+        "first_mib": round(float(rss[0]) / 2**20, 2),
+        "last_mib": round(float(rss[-1]) / 2**20, 2),
+        "highest_mib": round(float(rss.max()) / 2**20, 2),
+        "bytes_a_request": round(found.value, 1),
+        "interval_95": [round(float(low), 1), round(float(high), 1)],
+        "blocks": found.clusters,
+        "flat_below": ONE_ID,
+        "flat": bool(high < ONE_ID),
     }
 
 
-def measure(
-    service: str, model: str, clients: int, seconds: float, warm: float, folder: Path
-) -> tuple[list, list, list]:
+def measure(service: str, model: str, clients: int, seconds: float, warm: int, folder: Path) -> tuple[list, list, list]:
     """The rows of the clients, the readings of memory, and the entries of the audit log."""
     from esa_notebooks.llm.audit import check
     from esa_notebooks.llm.keys import Keys
@@ -158,10 +159,11 @@ def measure(
     return told, memory, [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
 
 
-def summary(told: list, memory: list, entries: list, seconds: float, scripted: bool) -> dict:
+def summary(told: list, memory: list, entries: list, scripted: bool) -> dict:
     """The counts that the promise is about."""
     taken = np.array([row[2] for row in told])
     answered = [e["request"] for e in entries if e["event"] == "answered"]
+    grown = growth(memory)
     return {
         "requests": len(told),
         "lost": sum(row[4] is not None for row in told),
@@ -169,9 +171,9 @@ def summary(told: list, memory: list, entries: list, seconds: float, scripted: b
         "ids_given_twice": len(told) - len({row[3] for row in told}),
         "answered_in_the_audit_log": len(answered),
         "log_and_clients_agree": sorted(answered) == sorted(row[3] for row in told if row[4] is None),
-        "requests_per_s": round(len(told) / seconds, 1),
+        "requests_per_s": round(grown["requests"] / grown["seconds"], 1),
         "seconds_p50_p95_max": [round(float(v), 3) for v in (*np.quantile(taken, [0.5, 0.95]), taken.max())],
-        "memory": slope(memory),
+        "memory": grown,
         "errors": sorted({row[4] for row in told if row[4]})[:5],
     }
 
@@ -180,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
-    parser.add_argument("--warm", type=float, default=WARM_S, help="seconds before memory is watched")
+    parser.add_argument("--warm", type=int, default=WARM, help="requests before memory is watched")
     parser.add_argument("--service", help="the address of a real service, ending in /v1")
     parser.add_argument("--model", default="smollm2-135m-instruct", help="the model's name at that service")
     given = parser.parse_args()
@@ -193,9 +195,8 @@ def main() -> None:
         "command": " ".join(["python benchmarks/llm/clients.py", *sys.argv[1:]]),
         "clients": given.clients,
         "seconds": given.seconds,
-        "warm_up_seconds": given.warm,
     }
-    told |= summary(*rows, given.seconds + given.warm, given.service is None)
+    told |= summary(*rows, given.service is None)
     told |= {
         "load_average": [round(v, 1) for v in os.getloadavg()],
         "processors": os.cpu_count(),
@@ -203,7 +204,7 @@ def main() -> None:
     }
     told |= {"uvicorn": version("uvicorn"), "httpx": version("httpx")}
     print(json.dumps(told, indent=1))
-    if (given.clients, given.seconds, given.warm, given.service) == (CLIENTS, SECONDS, WARM_S, None):
+    if (given.clients, given.seconds, given.warm, given.service) == (CLIENTS, SECONDS, WARM, None):
         (HERE.parent / "clients.json").write_text(json.dumps(told, indent=1) + "\n")
 
 

@@ -23,7 +23,7 @@ from .campaign import provenance
 from .figures import outcomes, verdict
 from ..policy import Policy, Refused, permitted
 
-# %% ../../../nbs/llm/evaluation/evidence.ipynb #a5381db9
+# %% ../../../nbs/llm/evaluation/evidence.ipynb #5cb2cc10
 def drawn(task, n: int, seed: int) -> list:
     "`n` of the test items of `task`, drawn with `seed` and left in their order; all of them for 0."
     test = [item for item in task.items if item.split == "test"]
@@ -57,8 +57,8 @@ def compared(frame: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], gate: G
 def readable(frame: pd.DataFrame) -> Finding:
     "The shares of answers that cannot be read, and that the model declined to give, and the questions without any answer."
     told = outcomes(frame)
-    values = {"invalid_high": told.loc["invalid", "high"], "refused_high": told.loc["refused", "high"],
-              "failed": int(told.loc["failed", "n"])}
+    values = {f"{what}{end}": told.loc[what, column] for what in ("invalid", "refused") for end, column in (("", "share"), ("_high", "high"))}
+    values["failed"] = int(told.loc["failed", "n"])
     return Finding("format", values, f"campaign on {provenance(frame)['task']['name']}",
                    f"{told.loc['invalid', 'share']:.1%} cannot be read, {told.loc['refused', 'share']:.1%} were declined.")
 
