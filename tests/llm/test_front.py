@@ -38,10 +38,11 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch):
+def world(tmp_path, monkeypatch, request):
+    """The endpoints are given a second, or as many as the test says: beyond them, another one is asked."""
     monkeypatch.setenv(KEY_ENV, KEY)
     with Endpoint(lambda body: body["messages"][-1]["content"]) as local, Endpoint(lambda body: "far") as cloud:
-        it = World(tmp_path, local, cloud, within_s=1.0)
+        it = World(tmp_path, local, cloud, within_s=getattr(request, "param", 1.0))
         with serving(it.app) as url, httpx.Client(base_url=url, trust_env=False, timeout=20) as it.client:
             it.url = url
             yield it
@@ -341,6 +342,7 @@ def test_an_end_waits_for_what_is_in_flight(tmp_path):
     assert told[0].json()["choices"][0]["message"]["content"] == "late"
 
 
+@pytest.mark.parametrize("world", [60.0], indirect=True)
 def test_sixty_four_clients_each_get_their_own_answers(world):
     """A few seconds; `benchmarks/llm/clients.py` does it for two minutes and watches the memory."""
     world.local.delay_s = 0.01
