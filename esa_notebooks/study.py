@@ -6,7 +6,7 @@
 __all__ = ['STUDY', 'sources', 'present', 'in_sight', 'show', 'index', 'execute_and_show', 'Study', 'look', 'say',
            'note_not_obtained', 'run_study', 'asked_by', 'latest_attempts', 'status_rows', 'explain', 'current']
 
-# %% ../nbs/study.ipynb #4ad10141
+# %% ../nbs/study.ipynb #a43652f3
 import json
 import os
 import sys
@@ -21,7 +21,7 @@ from .databases import create_databases
 from .reports.workflow_picture import draw_workflow
 from .files import Remembered, sha256, write_beside
 from .runs.conductor import Conductor, command, last_words, memory_gib, only_one, outcomes, unrecorded
-from .runs.freshness import NOT_OBTAINED, REFUSED, TO_RUN, State, examine, tell, write_if_new
+from .runs.freshness import FRESH, NOT_OBTAINED, REFUSED, TO_RUN, State, examine, tell, write_if_new
 from .runs.parameters import ParameterError
 from .runs.planning import Desk, Plan
 from .runs.record import RecordError, find_run, now, read_record, write_record
@@ -159,16 +159,16 @@ def note_not_obtained(study: Study) -> bool:
     write_beside(path, json.dumps([*stays, *missing], indent=1, ensure_ascii=False) + "\n")
     return True
 
-# %% ../nbs/study.ipynb #8715330b
+# %% ../nbs/study.ipynb #b1294649
 def _seen(study: Study, todo: Iterable[str]) -> list[Any]:
     "The jobs as the view needs them: with what earlier runs say about how long those `todo` will take."
     from esa_notebooks.runs.forecast import Durations
     from esa_notebooks.runs.forecast import Job as Seen
     known, seen = Durations(study.shelf), []
     for name, job in study.jobs.items():
-        if study.states[name].state in (NOT_OBTAINED, REFUSED):
+        fresh = study.states[name].state == FRESH
+        if not fresh and name not in todo:   # not to be had, or not now
             continue
-        fresh = name not in todo
         expected = None if fresh else known.expected(asked_by(study, name), Path(job.notebook).stem)
         seen.append(Seen(name, job.stage, job.name, job.needs, expected, job.resources.cpu, fresh))
     return seen

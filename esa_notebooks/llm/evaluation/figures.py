@@ -185,7 +185,7 @@ def _open(frame: pd.DataFrame) -> pd.Series:
     again = frame["reason"].map(may_be_asked_again) if "reason" in frame else True
     return (frame["outcome"] == "failed") & again
 
-# %% ../../../nbs/llm/evaluation/figures.ipynb #e9534536
+# %% ../../../nbs/llm/evaluation/figures.ipynb #98d9a469
 def difference(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str] = ("a", "b"),
                power: float = 0.8) -> dict[str, Any]:
     """Score of `b` less score of `a` on the same items: `difference`, `low`, `high` (95 %, Student's t over groups),
@@ -195,7 +195,8 @@ def difference(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str] = ("a", 
     _share(both["a"].to_numpy(), both["group"])
     told = clustered((both["b"] - both["a"]).to_numpy(), both["group"].to_numpy())
     low, high = told.interval or (math.nan, math.nan)
-    return {"a": names[0], "b": names[1], "difference": told.value, "low": low, "high": high,
+    low, high = (max(low, -1.0), min(high, 1.0)) if told.interval else (low, high)   # two groups give intervals beyond what is possible
+    return {"a": names[0], "b": names[1], "difference": told.value + 0.0, "low": low, "high": high,
             "p": math.nan if told.p is None else told.p,
             "detectable": detectable(told.error, power) if told.interval else math.nan,
             "n": told.n, "groups": told.clusters, "failed": int(both["failed"].sum())}

@@ -5,13 +5,16 @@
 # %% auto #0
 __all__ = ['DIGEST', 'PromptError', 'PromptVersion', 'name_of', 'digest_of', 'register', 'load']
 
-# %% ../../../nbs/llm/evaluation/prompts.ipynb #b456da0e
+# %% ../../../nbs/llm/evaluation/prompts.ipynb #15dbbebe
 import os
+import warnings
 from contextlib import contextmanager
 from typing import Iterator, NamedTuple
 
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
+with warnings.catch_warnings():   # a complaint of tqdm, which MLflow imports, would put a path of this machine onto a report
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
 
 from ...runs.record import canonical
 

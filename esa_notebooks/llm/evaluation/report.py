@@ -269,14 +269,14 @@ def verdicts(campaigns: Sequence[pd.DataFrame], level: float = 0.05) -> pd.DataF
         rows, columns=["task", "system", "verdict", "against", "difference", "low", "high", "p_holm", "said"]
     )
 
-# %% ../../../nbs/llm/evaluation/report.ipynb #8218107c
+# %% ../../../nbs/llm/evaluation/report.ipynb #dfe8a8b4
 def _from(told: pd.DataFrame, model: str, base: str, level: float) -> dict:
     "How `model` differs from the baseline `base`; `rank` 0: it is worse, 1: not told apart, 2: it is better."
     row = told[((told["a"] == model) & (told["b"] == base)) | ((told["a"] == base) & (told["b"] == model))].iloc[0]
     sign = 1 if row["b"] == model else -1
     low, high = sorted((sign * row["low"], sign * row["high"]))
     differ = row["p_holm"] < level and (low > 0 or high < 0)
-    return {"against": base, "difference": sign * row["difference"], "low": low, "high": high, "p_holm": row["p_holm"],
+    return {"against": base, "difference": sign * row["difference"] + 0.0, "low": low, "high": high, "p_holm": row["p_holm"],
             "detectable": row["detectable"], "rank": 1 if not differ else 2 if low > 0 else 0}
 
 
