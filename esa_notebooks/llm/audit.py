@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOTHING', 'AuditError', 'fingerprint', 'head', 'check', 'Audit']
 
-# %% ../../nbs/llm/audit.ipynb #267a80ae
+# %% ../../nbs/llm/audit.ipynb #5a1f750a
 import hashlib
 import json
 import os
@@ -16,6 +16,7 @@ from typing import Any, Iterator, Mapping
 
 from fastcore.basics import patch
 
+from ..files import append_line
 from .locks import exclusive
 from .policy import Policy
 from ..runs.record import canonical
@@ -155,7 +156,7 @@ class Audit:
         return cls(path, prompts=policy.audit["prompts"], sync_every=policy.audit["sync_every"],
                    always={"policy": policy.sha256})
 
-# %% ../../nbs/llm/audit.ipynb #5ca1a01e
+# %% ../../nbs/llm/audit.ipynb #51f4dea4
 @patch
 def append(self: Audit, *, at: datetime | None = None, **fields: Any) -> dict[str, Any]:
     """Add a line with these JSON fields, `event` among them; the entry as it was written. `messages=` are kept as
@@ -169,7 +170,8 @@ def append(self: Audit, *, at: datetime | None = None, **fields: Any) -> dict[st
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             for entry in _following(file, self.path, said):
-                _added(file, json.dumps(entry, sort_keys=True, allow_nan=False).encode() + b"\n", self.path)
+                line = json.dumps(entry, sort_keys=True, allow_nan=False).encode() + b"\n"
+                append_line(file, line, self.path, durable=False)   # `_synced` sees to the disk
             with self._counting:
                 self._unsynced += 1
                 due = self._unsynced >= self.sync_every or not _head_of(self.path).exists()
@@ -220,7 +222,7 @@ def _last(file: int, path: Path) -> tuple[dict[str, Any] | None, bytes]:
                          "one begins.") from None
     return entry, torn
 
-# %% ../../nbs/llm/audit.ipynb #bf3ca896
+# %% ../../nbs/llm/audit.ipynb #0312e6ae
 def _following(file: int, path: Path, said: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     "The entries to add: a note where something had to be put right first, and the one that says `said`."
     last, torn = _last(file, path)
@@ -247,15 +249,3 @@ def _following(file: int, path: Path, said: Mapping[str, Any]) -> Iterator[dict[
             raise AuditError(f"This cannot be written into the audit log: {e}. Fields are texts, finite numbers, "
                              "lists and mappings of such.") from None
         yield entry
-
-
-def _added(file: int, line: bytes, path: Path) -> None:
-    "Add `line` at the end of the open log, or leave it as it was."
-    size = os.fstat(file).st_size
-    try:
-        written = 0
-        while written < len(line):
-            written += os.write(file, line[written:])
-    except OSError as e:
-        os.ftruncate(file, size)
-        raise OSError(e.errno, e.strerror, str(path)) from None

@@ -6,7 +6,7 @@
 __all__ = ['FILE', 'NOTHING', 'EVENTS', 'JournalError', 'Entry', 'stamp', 'read', 'check', 'append', 'reigns', 'in_production',
            'timeline', 'open_intentions', 'outcomes']
 
-# %% ../../nbs/registry/journal.ipynb #d0b03215
+# %% ../../nbs/registry/journal.ipynb #21593dec
 import fcntl
 import json
 import os
@@ -17,6 +17,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from ..files import append_line
 from ..runs.record import canonical
 from ..settings import near_miss
 
@@ -127,20 +128,7 @@ def check(entries: Sequence[Entry]) -> list[str]:
         before = entry.hash
     return complaints
 
-# %% ../../nbs/registry/journal.ipynb #5fd70887
-def _added(file: int, line: bytes, path: Path) -> None:
-    "Add `line` at the end of the open journal, or leave it as it was."
-    size = os.fstat(file).st_size
-    try:
-        written = 0
-        while written < len(line):
-            written += os.write(file, line[written:])
-        os.fsync(file)
-    except OSError as e:
-        os.ftruncate(file, size)
-        raise OSError(e.errno, e.strerror, str(path)) from None
-
-
+# %% ../../nbs/registry/journal.ipynb #a87861c0
 def _next(entries: Sequence[Entry], **told: Any) -> Entry:
     "The entry that follows `entries`."
     last = entries[-1].hash if entries else NOTHING
@@ -153,7 +141,7 @@ def _next(entries: Sequence[Entry], **told: Any) -> Entry:
             "texts, numbers, lists and mappings."
         ) from None
 
-# %% ../../nbs/registry/journal.ipynb #682fe465
+# %% ../../nbs/registry/journal.ipynb #e997bbe0
 def append(path: Path | str, event: str, by: str, *, at: datetime | None = None, **told: Any) -> Entry:
     """Add an entry about `event`, which `by` did, with any further fields of `Entry`; begins a journal where none is.
 
@@ -182,7 +170,7 @@ def append(path: Path | str, event: str, by: str, *, at: datetime | None = None,
         new = [*_begun(entries, by, when), *_mended(file, path, entries, by, when)]
         new.append(_next([*entries, *new], at=when, event=event, by=by, **told))
         for entry in new:
-            _added(file, json.dumps(asdict(entry), ensure_ascii=False, allow_nan=False).encode() + b"\n", path)
+            append_line(file, json.dumps(asdict(entry), ensure_ascii=False, allow_nan=False).encode() + b"\n", path)
         return new[-1]
     finally:
         os.close(file)

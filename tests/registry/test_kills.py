@@ -72,7 +72,7 @@ def dying(registry, nth: int) -> None:
 
         return wrapped
 
-    journal._added = counted(journal._added)
+    journal.append_line = counted(journal.append_line)
     for name in WRITES:
         setattr(registry.store.client, name, counted(getattr(registry.store.client, name)))
 
